@@ -1,0 +1,30 @@
+"""What every data set is, once read: named splits of labelled examples."""
+
+__all__ = ["Split"]
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from comln.data.augmentation import AbstractAugmentation
+
+
+@dataclass(frozen=True)
+class Split:
+    """The classes of one split ("train", "val" or "test") and their examples; splits share no class.
+
+    - `class_names`: one name for each class.
+    - `examples`: images `(example, height, width, channel)` as uint8, or embeddings `(example, feature)` as float32.
+      May be a memory map; it is only ever indexed.
+    - `class_of`: the class of each example, shape `(example,)`, values in `[0, len(class_names))`.
+    - `group_of`: examples of a class that share a group are variants of one original (a glyph's typeface). Support
+      and query of an episode never share a group. Where every example is its own original: `numpy.arange`.
+    - `augmentation`: how a training example is varied, drawn anew for each use. An augmented example may be drawn more
+      than once in an episode, since each use makes another image. `None`: examples are used as they are, at most once.
+    """
+
+    class_names: tuple[str, ...]
+    examples: np.ndarray
+    class_of: np.ndarray
+    group_of: np.ndarray
+    augmentation: AbstractAugmentation | None = None
