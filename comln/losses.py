@@ -20,7 +20,9 @@ class AbstractLoss(eqx.Module):
     r"""A convex loss $\ell(\eta, y)$ of the logits $\eta = W\phi$ and the labels $y$, row by row."""
 
     @abc.abstractmethod
-    def value(self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]) -> Float[Array, " example"]:
+    def value(
+        self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]
+    ) -> Float[Array, " example"]:
         r"""Return $\ell(\eta_m, y_m)$ for each row $m$."""
 
     @abc.abstractmethod
@@ -51,7 +53,9 @@ class CrossEntropy(AbstractLoss):
     ([[-0.5, 0.5]], [[[0.25, -0.25], [-0.25, 0.25]]])
     """
 
-    def value(self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]) -> Float[Array, " example"]:
+    def value(
+        self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]
+    ) -> Float[Array, " example"]:
         return -jnp.sum(labels * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 
     def gradient(

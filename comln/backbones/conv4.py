@@ -1,0 +1,76 @@
+"""Conv-4: the four-block network of the few-shot literature (Vinyals et al., 2016; Finn et al., 2017)."""
+
+__all__ = ["Conv4"]
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from comln.backbones.base import AbstractBackbone, Normalisation
+from comln.backbones.layers import BatchNorm, BatchStatistics, Convolution, max_pool
+from comln.typing import Array, Float, PRNGKeyArray
+
+
+class Conv4(AbstractBackbone):
+    r"""Four blocks of 3 x 3 convolution, batch normalisation, ReLU and 2 x 2 max-pooling; then flattened (paper, E.5).
+
+    With 84 x 84 images and 64 filters the embedding has 1600 features, with 28 x 28 images and 32 filters 32.
+
+    - `scale_output`: divide the embedding by the square root of its size $d$, so that its norm does not grow with $d$.
+      Without, the norm squared is of order $d$, and the horizon is worth $d$ times as much.
+
+    **Example:** the sizes of the paper's network.
+
+    >>> backbone = Conv4.init(image_size=84, channels=3, filters=64, key=jax.random.key(0))
+    >>> backbone.embedding_size
+    1600
+    """
+
+    convolutions: tuple[Convolution, ...]
+    norms: tuple[BatchNorm, ...]
+    image_size: int
+    scale_output: bool
+
+    @classmethod
+    def init(
+        cls,
+        image_size: int,
+        channels: int,
+        filters: int,
+        key: PRNGKeyArray,
+        scale_output: bool = True,
+    ) -> "Conv4":
+        """Return a network for square images of `image_size` pixels; at least 16, for four halvings."""
+        if image_size < 16:
+            raise ValueError(
+                f"Conv4 halves the image four times, so it needs at least 16 pixels a side, got {image_size}."
+            )
+        inputs = (channels, filters, filters, filters)
+        keys = jax.random.split(key, 4)
+        convolutions = tuple(
+            Convolution.init(size, filters, use_bias=False, key=k) for size, k in zip(inputs, keys, strict=True)
+        )
+        return cls(convolutions, tuple(BatchNorm.init(filters) for _ in inputs), image_size, scale_output)
+
+    @property
+    def embedding_size(self) -> int:
+        return (self.image_size // 16) ** 2 * self.convolutions[-1].kernel.shape[-1]
+
+    def initial_statistics(self) -> tuple[BatchStatistics, ...]:
+        return tuple(norm.initial_statistics() for norm in self.norms)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "example height width channel"],
+        statistics: tuple[BatchStatistics, ...],
+        normalisation: Normalisation,
+    ) -> tuple[Float[Array, "example feature"], tuple[BatchStatistics, ...]]:
+        hidden, moved = inputs, []
+        for convolution, norm, averages in zip(self.convolutions, self.norms, statistics, strict=True):
+            hidden, averages = norm(convolution(hidden), averages, normalisation)
+            # The maximum commutes with the ReLU, which is applied to a quarter of the values this way.
+            hidden = jax.nn.relu(max_pool(hidden))
+            moved.append(averages)
+        embeddings = hidden.reshape(hidden.shape[0], -1)
+        scale = 1 / jnp.sqrt(embeddings.shape[1]) if self.scale_output else 1.0
+        return embeddings * jnp.asarray(scale, embeddings.dtype), tuple(moved)

@@ -1,0 +1,54 @@
+"""The command `comln`: takes the first word to its file, and a user's mistake to one clear line."""
+
+__all__ = ["main"]
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "meta-train a learner and evaluate it on unseen classes",
+    "evaluate": "evaluate a trained run on fixed tasks",
+    "recipes": "list what can be trained",
+}
+
+USAGE = """usage: comln COMMAND [OPTIONS]
+
+Few-shot learning by adapting a classifier along a gradient flow.
+
+commands:
+{commands}
+
+`comln COMMAND --help` explains a command. `comln --version` tells the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command in `arguments` (default: those of the process) and exit: 0 success, 1 failure, 2 wrong usage."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())), end="")
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"comln {version('comln')}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+        print(f"comln: unknown command {command!r}. Did you mean {near!r}? See `comln --help`.", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"comln.cli.{command}").run(rest)
+    except KeyboardInterrupt:
+        print("\ncomln: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,223 @@
+"""`comln train`: meta-train a learner, evaluate it on unseen classes, write the report."""
+
+__all__ = ["run"]
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from comln.checkpoint import CheckpointError
+from comln.cli.evaluate import describe
+from comln.cli.options import fail, parse, quiet_jax
+from comln.cli.progress import TrainingProgress, counting
+from comln.cli.report import report_run
+from comln.data.sampling import Sampler
+from comln.data.source import Split, content_hash
+from comln.evaluate import evaluate
+from comln.meta_train import Divergence, StepReport, TrainState, meta_train, start_training
+from comln.recipes import find
+from comln.recipes.experiment import Experiment
+from comln.run import RunError, RunFolder, converter
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+TEST_SEED = 0
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Meta-train a learner, evaluate it on tasks of unseen classes, and write a report."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    """what is trained; `comln recipes` lists the named ones, each field can be overridden"""
+    recipe: Annotated[str, tyro.conf.Positional] = "glyphs-5way-1shot"
+    """<data>-<N>way-<K>shot; see `comln recipes`"""
+    learner: str = "comln"
+    """the method"""
+    protocol: str = "house"
+    """house: horizon in its own optimiser group; paper, original: SGD 0.1 on everything"""
+    out: Path | None = None
+    """folder of the run (default: runs/<recipe>-<learner>-<seed>)"""
+    seed: int = 0
+    """of the initial weights and the training tasks"""
+    tasks: int = 1000
+    """tasks of the final evaluation"""
+    checkpoint_every: int | None = None
+    """steps between checkpoints (default: about 20 seconds of work)"""
+    resume: bool = False
+    """go on from the newest checkpoint in --out"""
+    json: bool = False
+    """print the result as JSON only"""
+
+
+def run(arguments: list[str]) -> int:
+    """Train, evaluate, report; return the exit code."""
+    quiet_jax()
+    try:
+        options = _options(arguments)
+        folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
+        _check(options, folder)
+        splits = options.experiment.data.load()
+        sampler = Sampler(splits["train"], options.experiment.train)
+        test_sampler = Sampler(splits["test"], options.experiment.test)
+        state = _start(options, folder, content_hash(splits))
+    except (ValueError, RunError, CheckpointError, OSError) as error:
+        return fail(error)
+    try:
+        state = _train(options, folder, sampler, state)
+    except Divergence as error:
+        return fail(_explain(error, folder), code=1)
+    except CheckpointError as error:
+        return fail(error, code=1)
+    except KeyboardInterrupt:
+        newest = folder.checkpoints.steps()[-1:] or [0]
+        return fail(f"interrupted. Add --resume to the same command to go on from step {newest[0]}.", code=130)
+    return _finish(options, folder, splits, test_sampler, state)
+
+
+def _options(arguments: Sequence[str]) -> TrainOptions:
+    """Return the options: the recipe, learner and protocol named, with their fields overridden."""
+    words = list(arguments)
+
+    def value_of(flag: str, otherwise: str) -> str:
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if word == flag:
+                return following
+            if word.startswith(f"{flag}="):
+                return word.removeprefix(f"{flag}=")
+        return otherwise
+
+    # The named recipe gives the defaults of the other options, so it is read first; it comes before all flags.
+    recipe = words[0] if words and not words[0].startswith("-") else TrainOptions.recipe
+    experiment = find(
+        recipe, value_of("--learner", TrainOptions.learner), value_of("--protocol", TrainOptions.protocol)
+    )
+    return parse(TrainOptions, words, "train", default=TrainOptions(experiment))
+
+
+def _check(options: TrainOptions, folder: RunFolder) -> None:
+    for flag, value, least in (("--seed", options.seed, 0), ("--tasks", options.tasks, 2)):
+        if value < least:
+            raise ValueError(f"{flag} must be at least {least}, got {value}.")
+    if options.checkpoint_every is not None and options.checkpoint_every < 1:
+        raise ValueError(f"--checkpoint-every must be at least 1 step, got {options.checkpoint_every}.")
+    if options.experiment.steps < 1 or options.experiment.tasks_per_step < 1:
+        raise ValueError("--steps and --tasks-per-step must be at least 1.")
+    if folder.holds_run() and not options.resume:
+        raise ValueError(f"{folder.path} already holds a run. Add --resume to go on with it, or choose another --out.")
+    if folder.holds_run():
+        before = folder.configuration()
+        if (before.get("experiment"), before.get("seed")) != (converter.unstructure(options.experiment), options.seed):
+            raise ValueError(
+                f"{folder.path} holds a run of another configuration or seed. Resume it with the command that started "
+                "it, or choose another --out."
+            )
+
+
+def _start(options: TrainOptions, folder: RunFolder, data_hash: str) -> TrainState:
+    """Return where to go on from; the first start writes the configuration."""
+    learner = options.experiment.build(options.seed)
+    state = start_training(learner, options.experiment.optimiser.build(learner, options.experiment.steps))
+    if not folder.holds_run():
+        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash)
+        return state
+    if folder.configuration()["data_hash"] != data_hash:
+        raise ValueError(
+            f"The data set is not the one that {folder.path} was trained on (other fonts or library versions). "
+            "Resume where it was started, or choose another --out."
+        )
+    restored = folder.checkpoints.restore_newest(state)
+    if restored is None:
+        print(f"comln: no checkpoint in {folder.path} yet; starting from the beginning.", file=sys.stderr)
+        folder.keep_metrics_until(0)
+        return state
+    folder.keep_metrics_until(int(restored[0].step))
+    return restored[0]
+
+
+def _train(options: TrainOptions, folder: RunFolder, sampler: Sampler, state: TrainState) -> TrainState:
+    experiment = options.experiment
+    saved = time.monotonic()
+
+    with (
+        TrainingProgress(experiment.steps, int(state.step)) as progress,
+        (folder.path / "metrics.jsonl").open("a") as log,
+    ):
+
+        def on_step(report: StepReport) -> None:
+            progress.show(report)
+            values = {"step": report.step, **report.values, "tasks_per_second": report.tasks_per_second}
+            log.write(json.dumps(values) + "\n")
+            log.flush()
+
+        def on_state(state: TrainState) -> None:
+            nonlocal saved
+            step = int(state.step)
+            if options.checkpoint_every is None:
+                due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
+            else:
+                due = step % options.checkpoint_every == 0
+            if due or step == experiment.steps:
+                folder.checkpoints.save(step, state, {"seed": options.seed})
+                saved = time.monotonic()
+
+        return meta_train(
+            state,
+            experiment.optimiser.build(state.learner, experiment.steps),
+            sampler,
+            steps=experiment.steps,
+            tasks_per_step=experiment.tasks_per_step,
+            seed=options.seed,
+            on_step=on_step,
+            on_state=on_state,
+        )
+
+
+def _explain(error: Divergence, folder: RunFolder) -> str:
+    steps = folder.checkpoints.steps()
+    saved = f"The last good checkpoint is of step {steps[-1]}" if steps else "No checkpoint was written yet"
+    return f"{error} {saved}, in {folder.path}. Choose another --out with, for example, --optimiser.learning-rate 1e-3."
+
+
+def _finish(
+    options: TrainOptions, folder: RunFolder, splits: dict[str, Split], test_sampler: Sampler, state: TrainState
+) -> int:
+    experiment = options.experiment
+    with counting("evaluating on unseen classes", options.tasks) as on_progress:
+        result = evaluate(
+            state.learner,
+            state.statistics,
+            test_sampler,
+            options.tasks,
+            TEST_SEED,
+            experiment.normalisation,
+            on_progress,
+        )
+    summary = {
+        "accuracy": result.mean,
+        "ci95": result.ci95,
+        "tasks": options.tasks,
+        "failed_tasks": result.failed,
+        "normalisation": experiment.normalisation.value,
+        "seed": TEST_SEED,
+        **{name: float(value) for name, value in state.learner.scalars().items()},
+    }
+    folder.write_json("evaluation.json", summary)
+    command = shlex.join(["comln", "train", options.recipe, "--learner", options.learner, "--seed", str(options.seed)])
+    with counting("writing the report", 1) as on_progress:
+        page = report_run(folder, experiment, state, test_sampler, result, command)
+        on_progress(1)
+    if options.json:
+        print(json.dumps({**summary, "report": str(page)}))
+    else:
+        print(
+            describe(result.mean, result.ci95, options.tasks, experiment.test, "test", experiment.normalisation.value)
+        )
+        print(f"run: {folder.path}   report: {page}")
+    return 0

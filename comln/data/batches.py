@@ -1,0 +1,75 @@
+"""Batches of tasks, as arrays ready for the device."""
+
+__all__ = ["TaskBatch", "gather", "make_batch", "scale_bytes", "to_episodes"]
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from comln.data.augmentation import AbstractAugmentation
+from comln.data.sampling import IndexEpisode, Sampler
+from comln.episode import Episode, Examples
+from comln.typing import Array, Num, PRNGKeyArray
+
+
+class TaskBatch(NamedTuple):
+    """The raw examples of some tasks of one shape.
+
+    - `support`: shape `(task, way, shot, ...)`; `query`: shape `(task, way, query, ...)`.
+    - `index`: the number of each task, shape `(task,)`.
+    """
+
+    support: np.ndarray
+    query: np.ndarray
+    index: np.ndarray
+
+
+def make_batch(sampler: Sampler, seed: int, indices: Sequence[int]) -> TaskBatch:
+    """Return the tasks with these numbers."""
+    episodes = [sampler.draw(seed, index) for index in indices]
+    return gather(episodes, indices, lambda positions: sampler.split.examples[positions])
+
+
+def gather(
+    episodes: Sequence[IndexEpisode], indices: Sequence[int], look_up: Callable[[np.ndarray], np.ndarray]
+) -> TaskBatch:
+    """Return the examples that `episodes` point at; `look_up` takes positions of any shape to examples."""
+    support = look_up(np.stack([episode.support for episode in episodes]))
+    query = look_up(np.stack([episode.query for episode in episodes]))
+    return TaskBatch(support, query, np.asarray(indices, np.uint32))
+
+
+def to_episodes(batch: TaskBatch, augmentation: AbstractAugmentation | None, key: PRNGKeyArray) -> Episode:
+    """Return a batch of episodes: classes one-hot, examples varied by `augmentation`, bytes scaled to [0, 1].
+
+    The variation of a task is a pure function of `key` and its number. Traceable.
+    """
+
+    def one_task(support: Array, query: Array, index: Array) -> Episode:
+        ways, shots, queries = *support.shape[:2], query.shape[1]
+        examples = jnp.concatenate([_merge(support), _merge(query)])
+        if augmentation is not None:
+            examples = augmentation(examples, jax.random.fold_in(key, index))
+        return Episode(
+            _label(scale_bytes(examples[: ways * shots]), ways, shots),
+            _label(scale_bytes(examples[ways * shots :]), ways, queries),
+        )
+
+    return jax.vmap(one_task)(batch.support, batch.query, batch.index)
+
+
+def _merge(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def scale_bytes(x: Num[Array, "..."]) -> Num[Array, "..."]:
+    """Return bytes as numbers in [0, 1]; anything else as it is."""
+    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def _label(examples: Array, ways: int, each: int) -> Examples:
+    labels = jnp.repeat(jnp.eye(ways, dtype=examples.dtype), each, axis=0)
+    return Examples(examples, labels, jnp.ones(ways * each, examples.dtype))

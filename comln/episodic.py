@@ -1,0 +1,78 @@
+"""Embed, adapt, query: the same lines for every learner."""
+
+__all__ = ["EpisodeInfo", "embed_batch", "meta_loss"]
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from comln.backbones import AbstractBackbone, Normalisation
+from comln.episode import Episode, Examples
+from comln.learners.base import AbstractLearner, Outcome
+from comln.typing import Array, Float, Int, PRNGKeyArray, Scalar
+
+
+class EpisodeInfo(eqx.Module):
+    """What is nice to know of a meta-batch.
+
+    - `accuracy`: share of query examples classified rightly, over the tasks that worked.
+    - `dropped`: tasks whose adaptation failed.
+    - `solver_steps`: inner steps of the slowest task.
+    """
+
+    accuracy: Scalar
+    dropped: Int[Array, ""]
+    solver_steps: Int[Array, ""]
+
+
+def embed_batch(
+    backbone: AbstractBackbone, episodes: Episode, statistics: Any, normalisation: Normalisation
+) -> tuple[Episode, Any]:
+    """Return a batch of episodes with embeddings for inputs, and the batch statistics moved by it.
+
+    All examples of all tasks, support and query together, are one batch to the network.
+    """
+    tasks, support = episodes.support.labels.shape[:2]
+    inputs = jnp.concatenate([episodes.support.inputs, episodes.query.inputs], axis=1)
+    flat = inputs.reshape(-1, *inputs.shape[2:])
+    embeddings, statistics = backbone(flat, statistics, normalisation)
+    embeddings = embeddings.reshape(tasks, -1, embeddings.shape[-1])
+    embedded = Episode(
+        _with_inputs(episodes.support, embeddings[:, :support]), _with_inputs(episodes.query, embeddings[:, support:])
+    )
+    return embedded, statistics
+
+
+def _with_inputs(examples: Examples, inputs: Array) -> Examples:
+    return Examples(inputs, examples.labels, examples.mask)
+
+
+def meta_loss(
+    learner: AbstractLearner,
+    episodes: Episode,
+    statistics: Any,
+    normalisation: Normalisation,
+    key: PRNGKeyArray,
+) -> tuple[Scalar, tuple[Any, EpisodeInfo]]:
+    """Return the learner's objective averaged over a batch of tasks, with the moved statistics and an `EpisodeInfo`.
+
+    A task whose adaptation failed takes no part: its objective and its gradient are left out, and it is counted.
+    """
+    embedded, statistics = embed_batch(learner.backbone, episodes, statistics, normalisation)
+    keys = jax.random.split(key, len(episodes.support.labels))
+    objectives, outcomes = jax.vmap(lambda episode, key: learner.objective(episode, key))(embedded, keys)
+    ok = outcomes.ok
+    kept = jnp.maximum(jnp.sum(ok), 1)
+    mean = jnp.sum(jnp.where(ok, objectives, 0.0)) / kept
+    accuracy = jnp.sum(jnp.where(ok, jax.vmap(query_accuracy)(outcomes, embedded.query), 0.0)) / kept
+    info = EpisodeInfo(accuracy, jnp.sum(~ok), jnp.max(outcomes.steps))
+    # With no task left there is nothing to learn from, and the loop must hear of it.
+    return jnp.where(jnp.any(ok), mean, jnp.nan), (statistics, info)
+
+
+def query_accuracy(outcome: Outcome, query: Examples) -> Scalar:
+    """Return the share of the query examples, as `mask` weighs them, whose class has the largest logit."""
+    right = jnp.argmax(outcome.logits, axis=-1) == jnp.argmax(query.labels, axis=-1)
+    return jnp.sum(jnp.where(right, query.mask, 0.0)) / jnp.sum(query.mask)

@@ -1,0 +1,7 @@
+"""Ways to differentiate the flow, one file each. A meta-gradient is a value: `meta_gradient=SpanAdjoint()`."""
+
+__all__ = ["AbstractMetaGradient", "ForwardSensitivity", "SpanAdjoint"]
+
+from comln.flow.meta_gradients.base import AbstractMetaGradient
+from comln.flow.meta_gradients.forward_sensitivity import ForwardSensitivity
+from comln.flow.meta_gradients.span_adjoint import SpanAdjoint

@@ -1,0 +1,140 @@
+"""The training loop (Algorithm 1): draw tasks, adapt, query, update; the same for every learner."""
+
+__all__ = ["Divergence", "StepReport", "TrainState", "meta_train", "start_training"]
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from comln.backbones import Normalisation
+from comln.data.augmentation import AbstractAugmentation
+from comln.data.batches import TaskBatch, make_batch, to_episodes
+from comln.data.prefetch import prefetch
+from comln.data.sampling import Sampler
+from comln.episodic import meta_loss
+from comln.learners import AbstractLearner
+from comln.typing import Array, Int, PRNGKeyArray
+
+
+class TrainState(eqx.Module):
+    """All that is needed to go on: with the seed, it determines the rest of the run.
+
+    - `learner`: the meta-parameters.
+    - `statistics`: running averages of the backbone.
+    - `optimiser_state`: the optimiser's memory.
+    - `step`: updates made so far.
+    """
+
+    learner: AbstractLearner
+    statistics: Any
+    optimiser_state: Any
+    step: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is nice to know of one update.
+
+    - `step`: its number, from 1.
+    - `values`: loss, accuracy, gradient_norm, dropped_tasks, solver_steps, and the learner's own scalars, by name.
+    - `tasks_per_second`: over the time since the last report.
+    """
+
+    step: int
+    values: dict[str, float]
+    tasks_per_second: float
+
+
+class Divergence(RuntimeError):
+    """The loss or its gradient stopped being a number. `step` is the update at which it did."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"The loss or its gradient is not finite at step {step}. Lower the learning rates.")
+
+
+def start_training(learner: AbstractLearner, optimiser: optax.GradientTransformation) -> TrainState:
+    """Return the state before the first update."""
+    return TrainState(
+        learner,
+        learner.backbone.initial_statistics(),
+        optimiser.init(eqx.filter(learner, eqx.is_inexact_array)),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def meta_train(
+    state: TrainState,
+    optimiser: optax.GradientTransformation,
+    sampler: Sampler,
+    *,
+    steps: int,
+    tasks_per_step: int,
+    seed: int,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    on_state: Callable[[TrainState], None] = lambda state: None,
+) -> TrainState:
+    """Return the state after `steps` updates in all, going on from `state`.
+
+    Update number i uses tasks i `tasks_per_step` to (i + 1) `tasks_per_step` - 1 of `seed`, and batch statistics.
+
+    - `on_step`: called after each update, in order.
+    - `on_state`: called after each update with a state whose numbers are known to be finite.
+
+    **Raises:** `Divergence` where the loss or its gradient is not finite; `on_state` has not seen that state.
+    """
+
+    def tasks_of(step: int) -> TaskBatch:
+        return make_batch(sampler, seed, range(step * tasks_per_step, (step + 1) * tasks_per_step))
+
+    key, first = jax.random.key(seed), int(state.step)
+    since = time.perf_counter()
+    for batch in prefetch(tasks_of, first, steps):
+        state, values = update(state, batch, key, optimiser, sampler.split.augmentation)
+        report = {name: float(value) for name, value in values.items()}
+        step, now = int(state.step), time.perf_counter()
+        if not (np.isfinite(report["loss"]) and np.isfinite(report["gradient_norm"])):
+            raise Divergence(step)
+        on_step(StepReport(step, report, tasks_per_step / (now - since)))
+        on_state(state)
+        since = time.perf_counter()
+    return state
+
+
+@eqx.filter_jit
+def update(
+    state: TrainState,
+    batch: TaskBatch,
+    key: PRNGKeyArray,
+    optimiser: optax.GradientTransformation,
+    augmentation: AbstractAugmentation | None,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Return the state after one update on a batch of tasks, and what is nice to know of it."""
+    augmentation_key, adaptation_key = jax.random.split(key)
+    episodes = to_episodes(batch, augmentation, augmentation_key)
+    parameters, fixed = eqx.partition(state.learner, eqx.is_inexact_array)
+
+    def loss_of(parameters: Any) -> Any:
+        learner = eqx.combine(parameters, fixed)
+        step_key = jax.random.fold_in(adaptation_key, state.step)
+        return meta_loss(learner, episodes, state.statistics, Normalisation.BATCH, step_key)
+
+    (loss, (statistics, info)), gradient = jax.value_and_grad(loss_of, has_aux=True)(parameters)
+    updates, optimiser_state = optimiser.update(gradient, state.optimiser_state, parameters)
+    learner = eqx.combine(optax.apply_updates(parameters, updates), fixed)
+    values = {
+        "loss": loss,
+        "accuracy": info.accuracy,
+        "gradient_norm": optax.global_norm(gradient),
+        "dropped_tasks": info.dropped,
+        "solver_steps": info.solver_steps,
+        **state.learner.scalars(),
+    }
+    return TrainState(learner, statistics, optimiser_state, state.step + 1), values

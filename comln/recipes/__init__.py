@@ -1,0 +1,37 @@
+"""Named experiments, one file each; `find` takes a name, a learner and a protocol to an experiment."""
+
+__all__ = ["LEARNERS", "PROTOCOLS", "RECIPES", "Experiment", "find"]
+
+import dataclasses
+import difflib
+
+from comln.optimiser import SGD
+from comln.recipes import glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot
+from comln.recipes.experiment import Experiment
+
+RECIPES = (glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot)
+"""The modules of the named experiments; a module's docstring says what to expect of it."""
+
+LEARNERS = ("comln",)
+PROTOCOLS = ("house", "original", "paper")
+
+
+def find(name: str, learner: str, protocol: str) -> Experiment:
+    """Return the experiment of this name, with this learner, in this protocol.
+
+    - `protocol`: `house` (the horizon in an optimiser group of its own), or `paper` (SGD 0.1 on everything; for COMLN
+      the same as `original`).
+
+    **Raises:** `ValueError` for a name that is not known, with the nearest that is.
+    """
+    experiments = {module.EXPERIMENT.name: module.EXPERIMENT for module in RECIPES}
+    for what, word, known in (
+        ("recipe", name, tuple(experiments)),
+        ("learner", learner, LEARNERS),
+        ("protocol", protocol, PROTOCOLS),
+    ):
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+            raise ValueError(f"Unknown {what} {word!r}. Did you mean {near[0]!r}? Known: {', '.join(known)}.")
+    experiment = experiments[name]
+    return experiment if protocol == "house" else dataclasses.replace(experiment, optimiser=SGD())
