@@ -1,0 +1,55 @@
+"""Few-shot learning by adapting a classifier along a gradient flow, with exact meta-gradients."""
+
+__all__ = [
+    "COMLN",
+    "CrossEntropy",
+    "Episode",
+    "Examples",
+    "ForwardSensitivity",
+    "Integrator",
+    "SpanAdjoint",
+    "__version__",
+    "gradient_flow",
+    "load_run",
+]
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from comln.episode import Episode, Examples
+    from comln.flow.gradient_flow import gradient_flow
+    from comln.flow.integrator import Integrator
+    from comln.flow.meta_gradients import ForwardSensitivity, SpanAdjoint
+    from comln.learners import COMLN
+    from comln.losses import CrossEntropy
+    from comln.run import load_run
+
+    __version__: str
+
+_HOMES = {
+    "COMLN": "comln.learners",
+    "CrossEntropy": "comln.losses",
+    "Episode": "comln.episode",
+    "Examples": "comln.episode",
+    "ForwardSensitivity": "comln.flow.meta_gradients",
+    "Integrator": "comln.flow.integrator",
+    "SpanAdjoint": "comln.flow.meta_gradients",
+    "gradient_flow": "comln.flow.gradient_flow",
+    "load_run": "comln.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import comln` and `comln --help` import no JAX."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("comln")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'comln' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -73,7 +73,8 @@ class _Attempts(NamedTuple):
     taken: Float[Array, "slot lane"]
 
 
-def _per_lane(values: Float[Array, " lane"], like: Float[Array, "lane ..."]) -> Float[Array, "lane ..."]:
+def _per_lane(values: Array, like: Array) -> Array:
+    """Return `values`, one a lane, with as many axes as `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
@@ -128,7 +129,7 @@ def _attempt(
         jnp.where(keep, new, clock.state),
         jnp.where(keep, new_rate, clock.rate),
         status.astype(clock.status.dtype),
-        clock.attempts + active,
+        clock.attempts + active.astype(clock.attempts.dtype),
     )
     return moved, jnp.where(accept, step, 0.0)
 
@@ -250,24 +251,25 @@ def _transpose(
     return state_bar, parameters_bar
 
 
-def _retrace(
+def _pull_back(
     tableau: Tableau,
     rate: Rate,
     rtol: float,
     atol: float,
     kept: _Kept,
-    clock_end: Float[Array, " lane"],
+    reached: Float[Array, " lane"],
     state_bar: Array,
-    parameters_bar: Any,
     problem: _Problem,
 ) -> tuple[Array, Any]:
-    """Pull cotangents back through a solve of which only every `stride`-th attempt was kept.
+    """Pull cotangents at time `reached` back to time zero.
 
-    The steps from a kept state to the time already reached backwards are taken again, the last `SLOTS` of them are
-    transposed, and so on until the kept state itself is reached.
+    Where every attempt was kept, they are transposed as they are. Where only every `stride`-th was, the steps from a
+    kept state to the time already reached backwards are taken again, the last `SLOTS` of them are transposed, and so on
+    until the kept state itself is reached; then comes the kept state before it.
     """
-    store, stride = kept.store, jnp.max(kept.stride)
-    segments = (jnp.max(kept.count) + stride - 1) // stride
+    store, count, stride = kept.store, jnp.max(kept.count), jnp.max(kept.stride)
+    whole = stride == 1
+    segments = jnp.where(whole, jnp.minimum(count, 1), (count + stride - 1) // stride)
 
     def again(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         segment, reached, state_bar, parameters_bar = carry
@@ -276,23 +278,25 @@ def _retrace(
         clock = _start(rate, part, began, store.steps[segment])
 
         def advance(carry: tuple[Array, _Clock, _Attempts]) -> tuple[Array, _Clock, _Attempts]:
-            count, clock, ring = carry
+            taken_again, clock, ring = carry
             moved, taken = _attempt(tableau, rate, rtol, atol, clock, part)
-            return count + 1, moved, _write(ring, count % SLOTS, clock, taken)
+            return taken_again + 1, moved, _write(ring, taken_again % SLOTS, clock, taken)
 
-        count, clock, ring = jax.lax.while_loop(
-            lambda c: _any_active(c[1]), advance, (jnp.zeros((), jnp.int32), clock, _empty_store(clock, SLOTS))
+        ring = jax.tree.map(lambda x: x[:SLOTS], store)
+        taken_again, _, ring = jax.lax.while_loop(
+            lambda c: _any_active(c[1]) & ~whole, advance, (jnp.zeros((), jnp.int32), clock, ring)
         )
-        first = jnp.maximum(count - SLOTS, 0)
-        state_bar, parameters_bar = _transpose(tableau, rate, ring, first, count, state_bar, parameters_bar, part)
+        past = jnp.where(whole, count, taken_again)
+        first = jnp.maximum(past - SLOTS, 0)
+        state_bar, parameters_bar = _transpose(tableau, rate, ring, first, past, state_bar, parameters_bar, part)
         # The slot of `first` holds the oldest attempt that was transposed; with none, the segment is already behind us.
-        reached = jnp.where(count > 0, jnp.minimum(ring.times[first % SLOTS], reached), began)
-        return segment - jnp.all(reached <= began), reached, state_bar, parameters_bar
+        oldest = ring.times[first % SLOTS]
+        reached = jnp.where((past > 0) & ~whole, jnp.minimum(oldest, reached), began)
+        return segment - jnp.all(reached <= began).astype(segment.dtype), reached, state_bar, parameters_bar
 
-    _, _, state_bar, parameters_bar = jax.lax.while_loop(
-        lambda carry: carry[0] >= 0, again, (segments - 1, clock_end, state_bar, parameters_bar)
-    )
-    return state_bar, parameters_bar
+    parameters_bar = jax.tree.map(jnp.zeros_like, problem.parameters)
+    carry = (segments - 1, reached, state_bar, parameters_bar)
+    return jax.lax.while_loop(lambda carry: carry[0] >= 0, again, carry)[2:]
 
 
 def _add_lanes_by_vmap(function: Callable[..., Any], lane_axes: Any) -> Callable[..., Any]:
@@ -362,17 +366,8 @@ def follow(
 
     def pull_back(store_by_lane: Any, kept_scalars: Any, clock: _Clock, state_bar: Array, problem: _Problem) -> Any:
         kept = _Kept(jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), store_by_lane), *kept_scalars)
-        parameters_bar = jax.tree.map(jnp.zeros_like, problem.parameters)
         end_bar = jax.vmap(lambda a, b: jnp.sum(a * b))(state_bar, clock.rate)
-
-        def all_kept(_: None) -> tuple[Array, Any]:
-            zero = jnp.zeros((), jnp.int32)
-            return _transpose(tableau, rate, kept.store, zero, jnp.max(kept.count), state_bar, parameters_bar, problem)
-
-        def thinned(_: None) -> tuple[Array, Any]:
-            return _retrace(tableau, rate, rtol, atol, kept, clock.time, state_bar, parameters_bar, problem)
-
-        state_bar, parameters_bar = jax.lax.cond(jnp.max(kept.stride) == 1, all_kept, thinned, None)
+        state_bar, parameters_bar = _pull_back(tableau, rate, rtol, atol, kept, clock.time, state_bar, problem)
         return state_bar, end_bar, parameters_bar
 
     pull_back_lanes = _add_lanes_by_vmap(pull_back, lambda results: jax.tree.map(lambda _: 0, results))

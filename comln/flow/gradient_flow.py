@@ -99,18 +99,15 @@ def _gradient_flow(
     )
     usable = problem_result == FlowResult.successful
 
-    # A task that cannot be solved is solved as a harmless one: 0 x NaN is NaN, so its backward pass must see no NaN.
-    def guarded(x: Array, instead: float) -> Array:
-        return jnp.where(usable, x, jnp.full_like(x, instead))
-
-    mask = guarded(mask, 1.0)
+    # A task that cannot be solved gets a horizon of zero, and lets no cotangent through: 0 x NaN is NaN.
+    mask = jnp.where(usable, mask, jnp.ones_like(mask))
     problem = FlowProblem(
-        initial_weights=guarded(initial_weights, 0.0),
-        embeddings=guarded(embeddings, 0.0),
-        labels=guarded(labels, 0.0),
+        initial_weights=_closed_unless(usable, initial_weights),
+        embeddings=_closed_unless(usable, embeddings),
+        labels=labels,
         share=mask / jnp.sum(mask),
-        horizon=guarded(horizon, 0.0),
-        proximal=guarded(proximal, 0.0),
+        horizon=jnp.where(usable, horizon, jnp.zeros_like(horizon)),
+        proximal=jnp.where(usable, proximal, jnp.zeros_like(proximal)),
         loss=loss,
     )
     with jax.default_matmul_precision("highest"):
@@ -118,6 +115,23 @@ def _gradient_flow(
     result = FlowResult.where(usable, info.result, problem_result)
     weights = jnp.where(result == FlowResult.successful, weights, jnp.full_like(weights, jnp.nan))
     return weights, FlowInfo(result, info.steps)
+
+
+@jax.custom_vjp
+def _closed_unless(open_: Bool[Array, ""], array: Array) -> Array:
+    """Return `array` as it is; its cotangent is zero, whatever flows back, unless `open_`."""
+    return array
+
+
+def _closed_forward(open_: Array, array: Array) -> tuple[Array, Array]:
+    return array, open_
+
+
+def _closed_backward(open_: Array, cotangent: Array) -> tuple[None, Array]:
+    return None, jnp.where(open_, cotangent, jnp.zeros_like(cotangent))
+
+
+_closed_unless.defvjp(_closed_forward, _closed_backward)
 
 
 def _first_failure(*cases: tuple[Bool[Array, ""], FlowResult]) -> FlowResult:
