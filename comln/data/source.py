@@ -1,7 +1,9 @@
 """What every data set is, once read: named splits of labelled examples."""
 
-__all__ = ["Split"]
+__all__ = ["Split", "content_hash"]
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ class Split:
     - `class_of`: the class of each example, shape `(example,)`, values in `[0, len(class_names))`.
     - `group_of`: examples of a class that share a group are variants of one original (a glyph's typeface). Support
       and query of an episode never share a group. Where every example is its own original: `numpy.arange`.
+    - `content_hash`: a digest of all of the above, by which a run knows its data again.
     - `augmentation`: how a training example is varied, drawn anew for each use. An augmented example may be drawn more
       than once in an episode, since each use makes another image. `None`: examples are used as they are, at most once.
     """
@@ -27,4 +30,11 @@ class Split:
     examples: np.ndarray
     class_of: np.ndarray
     group_of: np.ndarray
+    content_hash: str
     augmentation: AbstractAugmentation | None = None
+
+
+def content_hash(splits: Mapping[str, Split]) -> str:
+    """Return one digest for all splits of a data set."""
+    lines = "\n".join(f"{name} {split.content_hash}" for name, split in sorted(splits.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
