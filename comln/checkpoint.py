@@ -77,7 +77,7 @@ class Checkpoints:
         return None
 
     def _restore(self, step: int, template: State) -> tuple[State, dict[str, Any]]:
-        with np.load(self._path(step), allow_pickle=False) as file:
+        with self._path(step).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
         metadata = json.loads(stored.pop("metadata").tobytes())
         expected = dict(_named_arrays(template))

@@ -1,6 +1,6 @@
 """What a few-shot task is made of: labelled examples, some of which may be padding, in two disjoint sets."""
 
-__all__ = ["Episode", "Examples", "one_hot_examples"]
+__all__ = ["Episode", "Examples"]
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,13 +30,3 @@ class Episode(eqx.Module):
 
     support: Examples
     query: Examples
-
-
-def one_hot_examples(inputs: Num[Array, "example ..."], classes: Num[Array, " example"], ways: int) -> Examples:
-    """Return `inputs` with one-hot labels, every example counting once.
-
-    >>> one_hot_examples(jnp.zeros((2, 4)), jnp.array([1, 0]), ways=2).labels.tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
-    """
-    labels = (classes[:, None] == jnp.arange(ways)).astype(jnp.result_type(float))
-    return Examples(inputs, labels, jnp.ones(len(classes), labels.dtype))

@@ -46,7 +46,7 @@ def cached_arrays(folder: Path, make: Callable[[], Arrays]) -> tuple[Arrays, str
 
 def _read(folder: Path) -> tuple[Arrays, str]:
     manifest = json.loads((folder / "manifest.json").read_text())
-    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+    with (folder / "arrays.npz").open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if _digest(arrays) != manifest["sha256"]:
         raise ValueError("its content does not match its digest")

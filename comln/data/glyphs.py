@@ -26,12 +26,14 @@ from comln.data.cache import Arrays, cache_folder, cached_arrays
 from comln.data.source import Split
 
 IMAGE_SIZE = 28
+"""Height and width of an example, in pixels."""
 MASTER_SIZE = 44
 INK_SIZE = 28
 """Characters are drawn so that in no typeface their ink is wider or higher than this, in pixels of the master."""
 FONT_SIZE = 28
 
 JITTER = AffineJitter(size=IMAGE_SIZE, pixel=40 / 28, rotation=10.0, log_scale=0.1, shear=0.1, shift=1.5)
+"""How the characters are varied."""
 POOL_JITTERS = 4
 """Validation and test show each typeface of a character under this many fixed jitters."""
 

@@ -13,7 +13,10 @@ RECIPES = (glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot)
 """The modules of the named experiments; a module's docstring says what to expect of it."""
 
 LEARNERS = ("comln",)
+"""The methods that can be trained."""
+
 PROTOCOLS = ("house", "original", "paper")
+"""Ways to set a method's hyperparameters: one recipe for all, each method's own, that of the paper."""
 
 
 def find(name: str, learner: str, protocol: str) -> Experiment:
