@@ -2,6 +2,7 @@
 
 __all__ = ["CheckpointError", "Checkpoints"]
 
+import contextlib
 import json
 import logging
 import os
@@ -51,7 +52,8 @@ class Checkpoints:
                 os.fsync(file.fileno())
             os.replace(temporary, self._path(step))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise CheckpointError(
                 f"The checkpoint of step {step} could not be written to {self.folder}: {error.strerror or error}. Free "
                 "space or choose another folder with --out; the last good checkpoint is unharmed."

@@ -64,7 +64,7 @@ def meta_loss(
     keys = jax.random.split(key, len(episodes.support.labels))
     objectives, outcomes = jax.vmap(lambda episode, key: learner.objective(episode, key))(embedded, keys)
     ok = outcomes.ok
-    kept = jnp.maximum(jnp.sum(ok), 1)
+    kept = jnp.maximum(jnp.sum(ok), 1).astype(objectives.dtype)
     mean = jnp.sum(jnp.where(ok, objectives, 0.0)) / kept
     accuracy = jnp.sum(jnp.where(ok, jax.vmap(query_accuracy)(outcomes, embedded.query), 0.0)) / kept
     info = EpisodeInfo(accuracy, jnp.sum(~ok), jnp.max(outcomes.steps))

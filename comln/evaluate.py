@@ -148,4 +148,4 @@ def _embed_examples(
 
 @eqx.filter_jit
 def _embed_with_running_statistics(backbone: AbstractBackbone, statistics: Any, examples: Array) -> Array:
-    return backbone(scale_bytes(examples), statistics, Normalisation.RUNNING)[0]
+    return backbone(scale_bytes(jnp.asarray(examples)), statistics, Normalisation.RUNNING)[0]

@@ -132,7 +132,7 @@ def update(
     values = {
         "loss": loss,
         "accuracy": info.accuracy,
-        "gradient_norm": optax.global_norm(gradient),
+        "gradient_norm": optax.tree.norm(gradient),
         "dropped_tasks": info.dropped,
         "solver_steps": info.solver_steps,
         **state.learner.scalars(),

@@ -12,7 +12,7 @@ import numpy as np
 from comln.data.augmentation import AbstractAugmentation
 from comln.data.sampling import IndexEpisode, Sampler
 from comln.episode import Episode, Examples
-from comln.typing import Array, Num, PRNGKeyArray
+from comln.typing import Array, Float, Num, PRNGKeyArray
 
 
 class TaskBatch(NamedTuple):
@@ -65,9 +65,10 @@ def _merge(x: Array) -> Array:
     return x.reshape(-1, *x.shape[2:])
 
 
-def scale_bytes(x: Num[Array, "..."]) -> Num[Array, "..."]:
-    """Return bytes as numbers in [0, 1]; anything else as it is."""
-    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+def scale_bytes(x: Num[Array, "..."]) -> Float[Array, "..."]:
+    """Return bytes as numbers in [0, 1], and other numbers as they are, in the default precision."""
+    numbers = x.astype(jnp.result_type(float))
+    return numbers / 255 if x.dtype == jnp.uint8 else numbers
 
 
 def _label(examples: Array, ways: int, each: int) -> Examples:

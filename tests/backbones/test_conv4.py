@@ -12,7 +12,9 @@ def images(count: int = 6, size: int = 16, channels: int = 1) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).random((count, size, size, channels)))
 
 
-@pytest.mark.parametrize(("size", "channels", "filters", "features"), [(84, 3, 64, 1600), (28, 1, 32, 32), (16, 1, 8, 8)])
+@pytest.mark.parametrize(
+    ("size", "channels", "filters", "features"), [(84, 3, 64, 1600), (28, 1, 32, 32), (16, 1, 8, 8)]
+)
 def test_sizes_are_those_of_the_paper(size, channels, filters, features):
     backbone = Conv4.init(size, channels, filters, jax.random.key(0))
     assert backbone.embedding_size == features

@@ -38,7 +38,24 @@ def test_every_class_has_its_distinct_faces(splits):
 
 def test_of_the_letters_that_are_one_picture_one_remains(splits):
     kept = {code(name) for data in splits.values() for name in data.class_names}
-    for family in ("AΑА", "BΒВ", "EΕЕ", "KΚК", "MΜМ", "oοо", "OΟО", "cϲс", "CϹС", "pρр", "xх", "XΧХ", "sѕ", "SЅ", "jј", "iі"):
+    for family in (
+        "AΑА",
+        "BΒВ",
+        "EΕЕ",
+        "KΚК",
+        "MΜМ",
+        "oοо",
+        "OΟО",
+        "cϲс",
+        "CϹС",
+        "pр",
+        "xх",
+        "XΧХ",
+        "sѕ",
+        "SЅ",
+        "jј",
+        "iі",
+    ):
         assert len(kept & {ord(letter) for letter in family}) <= 1, family
 
 
