@@ -41,7 +41,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Write the arrays of `state` and a JSON-able `metadata`; drop the oldest checkpoints."""
-        arrays = {path: np.asarray(leaf) for path, leaf in _named_arrays(state)}
+        arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in _named_arrays(state)}
         arrays["metadata"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
         temporary = self.folder / f".step-{step}.{os.getpid()}.part"
         try:
@@ -62,7 +62,7 @@ class Checkpoints:
             self._path(old).unlink(missing_ok=True)
 
     def restore_newest(self, template: State) -> tuple[State, dict[str, Any]] | None:
-        """Return the newest state that can be read, in the form of `template`, and its metadata; `None` if none is there.
+        """Return the newest state that can be read, in the form of `template`, and its metadata, or `None` without one.
 
         A damaged checkpoint is passed over for the one before it, with a warning.
         """

@@ -3,7 +3,6 @@
 __all__ = ["Episode", "Examples"]
 
 import equinox as eqx
-import jax.numpy as jnp
 
 from comln.typing import Array, Float, Num
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from comln.backbones import AbstractBackbone, Normalisation
 from comln.episode import Episode, Examples
 from comln.learners.base import AbstractLearner, Outcome
-from comln.typing import Array, Float, Int, PRNGKeyArray, Scalar
+from comln.typing import Array, Int, PRNGKeyArray, Scalar
 
 
 class EpisodeInfo(eqx.Module):

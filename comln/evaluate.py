@@ -147,5 +147,5 @@ def _embed_examples(
 
 
 @eqx.filter_jit
-def _embed_with_running_statistics(backbone: AbstractBackbone, statistics: Any, examples: Array) -> Array:
+def _embed_with_running_statistics(backbone: AbstractBackbone, statistics: Any, examples: Array | np.ndarray) -> Array:
     return backbone(scale_bytes(jnp.asarray(examples)), statistics, Normalisation.RUNNING)[0]

@@ -128,7 +128,7 @@ def update(
 
     (loss, (statistics, info)), gradient = jax.value_and_grad(loss_of, has_aux=True)(parameters)
     updates, optimiser_state = optimiser.update(gradient, state.optimiser_state, parameters)
-    learner = eqx.combine(optax.apply_updates(parameters, updates), fixed)
+    learner = eqx.combine(eqx.apply_updates(parameters, updates), fixed)
     values = {
         "loss": loss,
         "accuracy": info.accuracy,

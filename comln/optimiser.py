@@ -2,6 +2,7 @@
 
 __all__ = ["SGD", "Adam"]
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import optax
@@ -71,5 +72,8 @@ class SGD:
 def _by_group(
     learner: AbstractLearner, network: optax.GradientTransformation, horizon: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    groups = {ParameterGroup.NETWORK: network, ParameterGroup.HORIZON: horizon}
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        ParameterGroup.NETWORK: network,
+        ParameterGroup.HORIZON: horizon,
+    }
     return optax.partition(groups, learner.parameter_groups())

@@ -98,7 +98,7 @@ class RunFolder:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(temporary, self.path / name)
 
-    def metrics(self) -> Iterator[dict[str, float]]:
+    def metrics(self) -> Iterator[dict[str, float | int]]:
         """Yield the metrics, one dictionary an update; a half-written last line is left out."""
         path = self.path / "metrics.jsonl"
         if not path.exists():

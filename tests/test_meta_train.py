@@ -38,7 +38,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_state_is_seen():
     model = learner()
     optimiser = optax.partition({"network": optax.sgd(1e30), "horizon": optax.sgd(0.0)}, model.parameter_groups())
     seen = []
-    with pytest.raises(Divergence, match="not finite at step 2. Lower the learning rates") as caught:
+    with pytest.raises(Divergence, match=r"not finite at step 2\. Lower the learning rates") as caught:
         train(model=model, optimiser=optimiser, on_state=lambda state: seen.append(int(state.step)))
     assert caught.value.step == 2 and seen == [1]
 
@@ -50,8 +50,10 @@ def test_weight_decay_moves_the_network_but_never_the_horizon(settings):
     parameters = eqx.filter(model, eqx.is_inexact_array)
     state, nothing = optimiser.init(parameters), jax.tree.map(jnp.zeros_like, parameters)
     with jax.numpy_dtype_promotion("standard"):
-        for _ in range(3):
-            updates, state = optimiser.update(nothing, state, parameters)
+        # The first steps of a schedule that warms up are of length zero.
+        for _ in range(2):
+            _, state = optimiser.update(nothing, state, parameters)
+        updates, _ = optimiser.update(nothing, state, parameters)
     assert float(updates.log_horizon) == 0.0
     assert float(jnp.abs(updates.initial_weights).max()) > 0.0
 

@@ -2,7 +2,6 @@
 
 __all__ = ["Conv4"]
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 

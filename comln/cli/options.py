@@ -5,7 +5,7 @@ __all__ = ["fail", "parse", "quiet_jax"]
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import tyro
 
@@ -14,13 +14,14 @@ Options = TypeVar("Options")
 
 def parse(options: type[Options], arguments: Sequence[str], command: str, default: Options | None = None) -> Options:
     """Return the options of a command; a wrong one is explained and ends the process with code 2."""
-    return tyro.cli(
+    parsed = tyro.cli(
         options,
         args=list(arguments),
         prog=f"comln {command}",
         default=default,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
     )
+    return cast(Options, parsed)
 
 
 def fail(error: object, code: int = 2) -> int:

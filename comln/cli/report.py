@@ -14,7 +14,8 @@ from comln.evaluate import Evaluation, embedded_tasks, evaluate_embedded, query_
 from comln.learners import COMLN, AbstractLearner
 from comln.meta_train import TrainState
 from comln.recipes.experiment import Experiment
-from comln.report.run_report import EpisodePicture, RunReport, write_report
+from comln.report.episode_page import EpisodePicture
+from comln.report.run_report import RunReport, write_report
 from comln.run import RunFolder
 
 TASKS_ALONG_PATH = 100
@@ -48,6 +49,7 @@ def report_run(
         accuracy=result.mean,
         ci95=result.ci95,
         tasks=len(result.accuracies),
+        failed=result.failed,
         ways=experiment.test.ways,
         shots=experiment.test.shots,
         normalisation=experiment.normalisation.value,

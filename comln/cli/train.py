@@ -19,7 +19,7 @@ from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
 from comln.data.sampling import Sampler
-from comln.data.source import Split, content_hash
+from comln.data.source import content_hash
 from comln.evaluate import evaluate
 from comln.meta_train import Divergence, StepReport, TrainState, meta_train, start_training
 from comln.recipes import find
@@ -59,6 +59,7 @@ class TrainOptions:
 def run(arguments: list[str]) -> int:
     """Train, evaluate, report; return the exit code."""
     quiet_jax()
+    began = time.monotonic()
     try:
         options = _options(arguments)
         folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
@@ -78,7 +79,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         newest = folder.checkpoints.steps()[-1:] or [0]
         return fail(f"interrupted. Add --resume to the same command to go on from step {newest[0]}.", code=130)
-    return _finish(options, folder, splits, test_sampler, state)
+    return _finish(options, folder, test_sampler, state, time.monotonic() - began)
 
 
 def _options(arguments: Sequence[str]) -> TrainOptions:
@@ -186,7 +187,7 @@ def _explain(error: Divergence, folder: RunFolder) -> str:
 
 
 def _finish(
-    options: TrainOptions, folder: RunFolder, splits: dict[str, Split], test_sampler: Sampler, state: TrainState
+    options: TrainOptions, folder: RunFolder, test_sampler: Sampler, state: TrainState, training_s: float
 ) -> int:
     experiment = options.experiment
     with counting("evaluating on unseen classes", options.tasks) as on_progress:
@@ -206,6 +207,7 @@ def _finish(
         "failed_tasks": result.failed,
         "normalisation": experiment.normalisation.value,
         "seed": TEST_SEED,
+        "training_s": round(training_s, 1),
         **{name: float(value) for name, value in state.learner.scalars().items()},
     }
     folder.write_json("evaluation.json", summary)

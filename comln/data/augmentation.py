@@ -25,8 +25,8 @@ class AffineJitter(AbstractAugmentation):
     r"""A random rotation, scale, shear and shift about the centre, sampled bilinearly; outside the image it is black.
 
     Pixel $u$ of the result, measured from the centre, shows the image at $p\,A u + v$ with
-    $A = e^\sigma R(\theta) \begin{pmatrix} 1 & \tau \\ 0 & 1 \end{pmatrix}$; $\theta, \sigma, \tau$ and the shift $v$ are
-    uniform, each between plus and minus its field.
+    $A = e^\sigma R(\theta) \begin{pmatrix} 1 & \tau \\ 0 & 1 \end{pmatrix}$; the rotation $\theta$, $\sigma$, $\tau$
+    and the shift $v$ are uniform, each between plus and minus its field.
 
     - `size`: height and width of the result, in pixels.
     - `pixel`: $p$, how many pixels of the image one pixel of the result covers.

@@ -19,12 +19,12 @@ class TaskBatch(NamedTuple):
     """The raw examples of some tasks of one shape.
 
     - `support`: shape `(task, way, shot, ...)`; `query`: shape `(task, way, query, ...)`.
-    - `index`: the number of each task, shape `(task,)`.
+    - `numbers`: the number of each task, shape `(task,)`.
     """
 
-    support: np.ndarray
-    query: np.ndarray
-    index: np.ndarray
+    support: Num[Array | np.ndarray, "task way shot ..."]
+    query: Num[Array | np.ndarray, "task way query ..."]
+    numbers: Num[Array | np.ndarray, " task"]
 
 
 def make_batch(sampler: Sampler, seed: int, indices: Sequence[int]) -> TaskBatch:
@@ -48,17 +48,17 @@ def to_episodes(batch: TaskBatch, augmentation: AbstractAugmentation | None, key
     The variation of a task is a pure function of `key` and its number. Traceable.
     """
 
-    def one_task(support: Array, query: Array, index: Array) -> Episode:
+    def one_task(support: Array, query: Array, number: Array) -> Episode:
         ways, shots, queries = *support.shape[:2], query.shape[1]
         examples = jnp.concatenate([_merge(support), _merge(query)])
         if augmentation is not None:
-            examples = augmentation(examples, jax.random.fold_in(key, index))
+            examples = augmentation(examples, jax.random.fold_in(key, number))
         return Episode(
             _label(scale_bytes(examples[: ways * shots]), ways, shots),
             _label(scale_bytes(examples[ways * shots :]), ways, queries),
         )
 
-    return jax.vmap(one_task)(batch.support, batch.query, batch.index)
+    return jax.vmap(one_task)(*map(jnp.asarray, batch))
 
 
 def _merge(x: Array) -> Array:

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -53,7 +54,7 @@ def _read(folder: Path) -> tuple[Arrays, str]:
     return arrays, manifest["sha256"]
 
 
-def _write(folder: Path, arrays: Arrays) -> str:
+def _write(folder: Path, arrays: Mapping[str, Any]) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     digest = _digest(arrays)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

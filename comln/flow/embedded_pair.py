@@ -178,10 +178,10 @@ def _out_of_steps(clock: _Clock) -> _Clock:
 
 
 class _Kept(NamedTuple):
-    """What the backward pass starts from; `count` and `stride` are the same in every lane."""
+    """What the backward pass starts from; `attempts` and `stride` are the same in every lane."""
 
     store: _Attempts
-    count: Int[Array, " lane"]
+    attempts: Int[Array, " lane"]
     stride: Int[Array, " lane"]
 
 
@@ -267,7 +267,7 @@ def _pull_back(
     kept state to the time already reached backwards are taken again, the last `SLOTS` of them are transposed, and so on
     until the kept state itself is reached; then comes the kept state before it.
     """
-    store, count, stride = kept.store, jnp.max(kept.count), jnp.max(kept.stride)
+    store, count, stride = kept.store, jnp.max(kept.attempts), jnp.max(kept.stride)
     whole = stride == 1
     segments = jnp.where(whole, jnp.minimum(count, 1), (count + stride - 1) // stride)
 
@@ -357,7 +357,9 @@ def follow(
         if isinstance(results, _Clock):
             return jax.tree.map(lambda _: 0, results)
         clock, kept = results
-        return jax.tree.map(lambda _: 0, clock), _Kept(jax.tree.map(lambda _: 1, kept.store), 0, 0)
+        return jax.tree.map(lambda _: 0, clock), kept._replace(
+            store=jax.tree.map(lambda _: 1, kept.store), attempts=0, stride=0
+        )
 
     solve = _add_lanes_by_vmap(lambda problem: _solve(tableau, rate, rtol, atol, max_steps, problem), lane_axes)
     solve_and_keep = _add_lanes_by_vmap(
@@ -386,7 +388,7 @@ def follow(
         problem, clock, kept = residuals
         store_by_lane = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), kept.store)
         state_bar, end_bar, parameters_bar = pull_back_lanes(
-            store_by_lane, (kept.count, kept.stride), clock, cotangents[0], problem
+            store_by_lane, (kept.attempts, kept.stride), clock, cotangents[0], problem
         )
         return state_bar, end_bar, None, parameters_bar, None
 

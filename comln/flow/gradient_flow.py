@@ -5,6 +5,7 @@ __all__ = ["gradient_flow"]
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
@@ -95,7 +96,7 @@ def _gradient_flow(
         (~finite, FlowResult.non_finite_input),
         (~(jnp.sum(mask) > 0) | jnp.any(mask < 0), FlowResult.empty_support),
         (~(horizon >= 0), FlowResult.invalid_horizon),
-        (jnp.isinf(horizon), FlowResult.no_limit),
+        (jnp.isinf(horizon), FlowResult.infinite_horizon),
     )
     usable = problem_result == FlowResult.successful
 
@@ -145,7 +146,8 @@ def _check_shapes(initial_weights: Array, embeddings: Array, labels: Array, mask
     for name, array in (("initial_weights", initial_weights), ("embeddings", embeddings), ("labels", labels)):
         if array.ndim != 2:
             raise ValueError(
-                f"`{name}` must have two axes, got shape {array.shape}. Pass one task; use `jax.vmap` for a batch of tasks."
+                f"`{name}` must have two axes, got shape {array.shape}. Pass one task; "
+                "use `jax.vmap` for a batch of tasks."
             )
     if embeddings.shape[0] != labels.shape[0]:
         raise ValueError(
@@ -167,7 +169,7 @@ def _check_shapes(initial_weights: Array, embeddings: Array, labels: Array, mask
 def _raise_if_failed(info: FlowInfo) -> None:
     """Raise outside of transformations, where the result is known."""
     code = info.result._value
-    if isinstance(code, jax.core.Tracer) or info.result == FlowResult.successful:
+    if isinstance(code, Tracer) or info.result == FlowResult.successful:
         return
     exhausted = bool(info.result == FlowResult.max_steps_reached) or bool(info.result == FlowResult.step_underflow)
     raise (RuntimeError if exhausted else ValueError)(FlowResult[info.result])

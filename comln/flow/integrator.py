@@ -77,14 +77,11 @@ class FlowResult(eqx.Enumeration):
         "float64 with `jax.config.update('jax_enable_x64', True)`."
     )
     non_finite_input = (
-        "The initial weights, embeddings, labels, mask or proximal weight hold a NaN or an infinity. Check the network "
-        "that made them and its learning rate."
+        "The initial weights, embeddings, labels, mask or proximal weight hold a NaN or an infinity. Check the "
+        "network that made them and its learning rate."
     )
     invalid_horizon = "The horizon is negative or not a number. Pass T >= 0, for example as exp(log_horizon)."
-    no_limit = (
-        "The horizon is infinite, but this flow has no limit that is reached at a known rate. Pass a finite horizon, or "
-        "`proximal` > 0."
-    )
+    infinite_horizon = "The horizon is infinite. Pass a finite horizon."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."
 
 

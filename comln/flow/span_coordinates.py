@@ -67,7 +67,10 @@ def flow_curvature(
     share: Float[Array, " support"],
     loss: AbstractLoss,
 ) -> Float[Array, "support way way"]:
-    r"""Return $A_m = w_m \ell''(\eta_m, y_m)$; for the cross-entropy $(\mathrm{diag}(p_m) - p_m p_m^\top)/M$ (Lemma 1)."""
+    r"""Return $A_m = w_m \ell''(\eta_m, y_m)$ (Lemma 1).
+
+    For the cross-entropy $A_m = (\mathrm{diag}(p_m) - p_m p_m^\top)/M$.
+    """
     return share[:, None, None] * loss.curvature(logits, labels)
 
 
@@ -96,7 +99,8 @@ def feature_sensitivity_rate(
 ) -> Float[Array, "support support support way"]:
     r"""Return the rate of $z$ (Proposition 3, corrected: the proximal term is outside $A_i$).
 
-    $$ \dot z[i,j,m] = -A_i \Bigl( \delta_{ij} s_m + \delta_{im} s_j + \sum_k G_{ik} z[k,j,m] \Bigr) - \lambda z[i,j,m] $$
+    $$ \dot z[i,j,m] = -A_i \Bigl( \delta_{ij} s_m + \delta_{im} s_j + \sum_k G_{ik} z[k,j,m] \Bigr)
+       - \lambda z[i,j,m] $$
 
     The product with $G$ is taken first: $M^4 N$ operations.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""An explicit Runge-Kutta method whose last stage is the next step's first (FSAL), with an embedded error estimate.
+    r"""An explicit Runge-Kutta method with an embedded error estimate; its last stage is the next step's first.
 
     Stages $k_i = f(y + h \sum_{j<i} a_{ij} k_j)$, new state $y + h \sum_i b_i k_i$, error estimate
     $h \sum_i e_i k_i$. The row of `stages` for the last stage equals $b$, so it is stored once, as its last entry.

@@ -71,15 +71,15 @@ class COMLN(AbstractLearner):
             size = backbone.embedding_size
             weights = jax.random.normal(key, (ways, size)) / jnp.sqrt(size)
         return cls(
-            backbone,
-            weights,
-            jnp.log(jnp.asarray(initial_horizon, jnp.result_type(float))),
-            initial_head,
-            proximal,
-            support_smoothing,
-            query_smoothing,
-            meta_gradient,
-            integrator,
+            backbone=backbone,
+            initial_weights=weights,
+            log_horizon=jnp.log(jnp.asarray(initial_horizon, jnp.result_type(float))),
+            initial_head=initial_head,
+            proximal=proximal,
+            support_smoothing=support_smoothing,
+            query_smoothing=query_smoothing,
+            meta_gradient=meta_gradient,
+            integrator=integrator,
         )
 
     @property

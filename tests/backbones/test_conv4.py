@@ -52,7 +52,8 @@ def test_running_averages_converge_to_the_statistics_of_the_batches():
     inputs = 2.0 + 3.0 * jnp.asarray(np.random.default_rng(0).normal(size=(50, 8, 8, 3)))
     statistics = norm.initial_statistics()
     for _ in range(200):
-        batch, statistics = norm(inputs, statistics, Normalisation.BATCH)
+        _, statistics = norm(inputs, statistics, Normalisation.BATCH)
+    batch, _ = norm(inputs, statistics, Normalisation.BATCH)
     running, _ = norm(inputs, statistics, Normalisation.RUNNING)
     np.testing.assert_allclose(batch, running, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(statistics.mean, jnp.mean(inputs, (0, 1, 2)), rtol=1e-6)

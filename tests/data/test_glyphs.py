@@ -75,6 +75,7 @@ def test_no_two_classes_are_one_picture_in_the_upright_face(splits):
                 master = data.examples[found[0], ..., 0]
                 box = Image.fromarray(master).getbbox()
                 pictures.append(shape_of(master).ravel())
+                assert box is not None
                 aspects.append((box[2] - box[0]) / (box[3] - box[1]))
                 owners.append(data.class_names[c])
     pictures, aspects = np.array(pictures), np.array(aspects)

@@ -67,7 +67,8 @@ def test_meta_gradients_equal_central_differences(meta_gradient, proximal):
     gradients = meta_gradients(problem, horizon, meta_gradient, TIGHT, proximal)
 
     def loss(horizon, **changes):
-        return float(solve(problem._replace(**changes), horizon, meta_gradient, TIGHT, proximal)[0])
+        changed = problem._replace(**changes)
+        return float(solve(changed, horizon, meta_gradient, TIGHT, proximal)[0])
 
     def expected(name, direction, step):
         def shifted(size):

@@ -26,6 +26,7 @@ def support(**settings) -> Examples:
 def test_the_head_is_where_the_flow_is_at_the_learned_horizon():
     model, examples = learner(), support()
     head, info = model.adapt(examples)
+    assert model.initial_weights is not None
     expected, _ = gradient_flow(model.initial_weights, examples.inputs, examples.labels, 5.0)
     np.testing.assert_allclose(head.weights, expected, rtol=1e-12)
     assert bool(info.ok)
@@ -58,6 +59,7 @@ def test_support_smoothing_spreads_labels_over_the_other_classes():
     model, examples = learner(support_smoothing=0.3), support()
     head, _ = model.adapt(examples)
     smoothed = 0.7 * examples.labels + 0.15 * (1 - examples.labels)
+    assert model.initial_weights is not None
     expected, _ = gradient_flow(model.initial_weights, examples.inputs, smoothed, 5.0)
     np.testing.assert_allclose(head.weights, expected, rtol=1e-12)
 

@@ -55,7 +55,7 @@ def test_fast_rates_equal_the_literal_ones(seed, proximal):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_fast_projections_equal_the_literal_ones(seed):
-    state, phi, labels, start, outer = random_state(seed)
+    state, phi, _labels, start, outer = random_state(seed)
     s, B, z = (jnp.asarray(part) for part in state)
     embeddings, weights_bar, initial = jnp.asarray(phi), jnp.asarray(outer), jnp.asarray(start)
     close(weights_from_coefficients(initial, s, embeddings), literal.weights(state.s, start, phi))

@@ -39,4 +39,4 @@ class AbstractMetaGradient(eqx.Module):
 
     @abc.abstractmethod
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:
-        """Return the adapted weights and how the solve went. Where it failed the weights are finite, but meaningless."""
+        """Return the adapted weights and how the solve went. Where it failed the weights mean nothing."""

@@ -1,7 +1,7 @@
-r"""The paper's own algorithm: sensitivities carried forward with the flow (Algorithms 2 to 4, with the errata corrected).
+r"""The paper's own algorithm: sensitivities carried forward with the flow (Algorithms 2 to 4, errata corrected).
 
 The state is $(s, B, z)$ of `comln.flow.span_coordinates`, $MN + M^2N^2 + M^3N$ numbers whatever the embedding size and
-the horizon. At the end the cotangent $V = \partial L_\text{query} / \partial W(T)$ is projected onto the meta-parameters.
+the horizon. At the end the outer gradient $V = \partial L / \partial W(T)$ is projected onto the meta-parameters.
 """
 
 __all__ = ["ForwardSensitivity", "horizon_gradient", "project_embeddings", "project_initial_weights"]
@@ -32,7 +32,9 @@ def project_initial_weights(
     propagator: Float[Array, "support support way way"],
     embeddings: Float[Array, "support feature"],
 ) -> Float[Array, "way feature"]:
-    r"""Return $\partial L / \partial W_0 = V - C^\top\Phi$ with $C_j = \sum_i B[i,j]^\top V\phi_i$ (Proposition 5, Algorithm 3).
+    r"""Return $\partial L / \partial W_0 = V - C^\top\Phi$ (Proposition 5, Algorithm 3).
+
+    With $C_j = \sum_i B[i,j]^\top V\phi_i$.
 
     - `weights_bar`: $V$, the gradient of the outer loss in the adapted weights.
     """
@@ -55,7 +57,7 @@ def project_embeddings(
     initial_weights: Float[Array, "way feature"],
     embeddings: Float[Array, "support feature"],
 ) -> Float[Array, "support feature"]:
-    r"""Return $\partial L / \partial\phi_m = -(V^\top s_m + W_0^\top C_m + \Phi^\top D_m)$ (Proposition 6, Algorithm 4).
+    r"""Return $\partial L / \partial\phi_m = -(V^\top s_m + W_0^\top C_m + \Phi^\top D_m)$ (Prop. 6, Algorithm 4).
 
     With $C$ as in `project_initial_weights` and $D_{mj} = \sum_i z[i,j,m]^\top V\phi_i$.
     """
@@ -69,7 +71,7 @@ def horizon_gradient(
     rate: Float[Array, "support way"],
     embeddings: Float[Array, "support feature"],
 ) -> Scalar:
-    r"""Return $\partial L / \partial T = -\langle V, \nabla L_\text{support}(W(T)) \rangle$ (Proposition 4, equation 13).
+    r"""Return $\partial L / \partial T = -\langle V, \nabla L_\text{support}(W(T)) \rangle$ (Prop. 4, eq. 13).
 
     - `rate`: $\dot s(T)$; the gradient of the regularised support loss is $\dot s^\top\Phi$.
     """

@@ -1,10 +1,10 @@
 r"""Reverse mode in span coordinates: the default meta-gradient.
 
-The adapted weights $W(T) = W_0 - s(T)^\top\Phi$ depend on the embeddings through the Gram matrix $G = \Phi\Phi^\top$ and
-the initial logits $L_0 = \Phi W_0^\top$ alone, and $s$ has only $M \times N$ entries. So reverse mode through the solve of
-$\dot s = w \odot \ell'(L_0 - Gs) - \lambda s$ is exact and keeps a bounded number of $M \times N$ states. With the outer
-gradient $V = \partial L / \partial W(T)$ it starts from $\bar s = -\Phi V^\top$, yields $\bar G$, $\bar L_0$, $\bar T$
-and $\bar\lambda$, and
+The adapted weights $W(T) = W_0 - s(T)^\top\Phi$ depend on the embeddings through the Gram matrix $G = \Phi\Phi^\top$
+and the initial logits $L_0 = \Phi W_0^\top$ alone, and $s$ has only $M \times N$ entries. So reverse mode through the
+solve of $\dot s = w \odot \ell'(L_0 - Gs) - \lambda s$ is exact and keeps a bounded number of $M \times N$ states. With
+the outer gradient $V = \partial L / \partial W(T)$ it starts from $\bar s = -\Phi V^\top$, yields $\bar G$, $\bar L_0$,
+$\bar T$ and $\bar\lambda$, and
 
 $$ \bar W_0 = V + \bar L_0^\top \Phi, \qquad
    \bar\Phi = (\bar G + \bar G^\top)\Phi + \bar L_0 W_0 - s V. $$
@@ -43,8 +43,9 @@ class SpanAdjoint(AbstractMetaGradient):
             initial_weights: Array, embeddings: Array, horizon: Scalar, proximal: Scalar, constants: Any
         ) -> Any:
             def coefficients_at_horizon(gram: Array, initial_logits: Array, horizon: Scalar, proximal: Scalar) -> Any:
+                labels, share = constants
                 coefficients, status, steps = solve_in_span(
-                    gram, initial_logits, horizon, proximal, *constants, problem.loss, integrator
+                    gram, initial_logits, horizon, proximal, labels, share, problem.loss, integrator
                 )
                 return coefficients, (status, steps)
 

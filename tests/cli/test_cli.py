@@ -1,0 +1,187 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from comln.checkpoint import Checkpoints
+from comln.cli.main import run
+
+SMALL = ["--tasks-per-step", "2", "--train.queries", "2", "--backbone.filters", "4", "--tasks", "4"]
+
+
+@pytest.fixture(autouse=True)
+def optax_may_mix_types():
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def comln(*words, capsys) -> tuple[int, str, str]:
+    """Run a command in this process; return its exit code and what it printed."""
+    try:
+        code = run([str(word) for word in words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return the folder of a short finished run."""
+    import jax
+
+    folder = tmp_path_factory.mktemp("run") / "r"
+    with jax.numpy_dtype_promotion("standard"):
+        assert run(["train", "--out", str(folder), "--steps", "4", "--checkpoint-every", "2", *SMALL]) == 0
+    return folder
+
+
+def test_a_run_folder_describes_itself(trained):
+    configuration = json.loads((trained / "config.json").read_text())
+    assert configuration["experiment"]["steps"] == 4 and configuration["seed"] == 0
+    assert {"jax", "numpy", "python", "comln"} <= configuration["versions"].keys()
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"loss", "accuracy", "horizon", "solver_steps", "tasks_per_second", "dropped_tasks"} <= lines[0].keys()
+    assert Checkpoints(trained / "checkpoints").steps() == [2, 4]
+    assert (trained / "report" / "index.html").stat().st_size > 10_000
+    leftovers = [path for path in trained.rglob("*.part")]
+    assert not leftovers
+
+
+def test_evaluating_gives_the_number_of_training_to_the_last_digit_twice(trained, capsys):
+    first, second = (comln("evaluate", trained, "--tasks", 4, "--json", capsys=capsys) for _ in range(2))
+    assert first[0] == 0 and first[1] == second[1]
+    result, trained_result = json.loads(first[1]), json.loads((trained / "evaluation.json").read_text())
+    assert result["accuracy"] == trained_result["accuracy"] and result["ci95"] == trained_result["ci95"]
+
+
+def test_evaluating_with_other_ways_says_what_becomes_of_the_learned_start(trained, capsys):
+    code, out, err = comln("evaluate", trained, "--tasks", 4, "--ways", 3, "--shots", 2, capsys=capsys)
+    assert code == 0 and "3-way 2-shot accuracy on 4 test tasks" in out and "W0 was learned for 5 ways" in err
+
+
+def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result(trained, capsys):
+    before = json.loads((trained / "evaluation.json").read_text())
+    code, _, _ = comln("train", "--out", trained, "--resume", "--steps", 4, *SMALL, capsys=capsys)
+    after = json.loads((trained / "evaluation.json").read_text())
+    assert code == 0 and after["accuracy"] == before["accuracy"]
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning_and_says_so(tmp_path, capsys):
+    words = ("train", "--out", tmp_path / "r", "--steps", 1, *SMALL)
+    assert comln(*words, capsys=capsys)[0] == 0
+    for path in (tmp_path / "r" / "checkpoints").iterdir():
+        path.unlink()
+    code, _, err = comln(*words, "--resume", capsys=capsys)
+    assert code == 0 and "no checkpoint" in err and "starting from the beginning" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "glyphs-5way-1shoot"], "Unknown recipe 'glyphs-5way-1shoot'. Did you mean 'glyphs-5way-1shot'?"),
+        (["train", "--learner", "komln"], "Unknown learner 'komln'. Did you mean 'comln'?"),
+        (["train", "--protocol", "hause"], "Unknown protocol 'hause'. Did you mean 'house'?"),
+        (["train", "--train.ways", "9999"], "9999-way tasks need 9999 classes, but this split has"),
+        (["train", "--test.queries", "99"], "99 queries were asked for, but class"),
+        (["train", "--learner.initial-horizon", "-1"], "The initial horizon must be positive and finite, got -1"),
+        (["train", "--learner.initial-horizon", "nan"], "must be positive and finite"),
+        (["train", "--seed", "-1"], "--seed must be at least 0"),
+        (["train", "--tasks", "1"], "--tasks must be at least 2"),
+        (["train", "--steps", "0"], "--steps and --tasks-per-step must be at least 1"),
+        (["train", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
+        (["train", "--train.shots", "0"], "`shots` must be at least 1"),
+        (["evaluate", "{nowhere}"], "holds no run"),
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_gets_one_clear_line_and_leaves_nothing(words, message, tmp_path, capsys):
+    out = [] if words[0] != "train" else ["--out", str(tmp_path / "r")]
+    words = [word.format(nowhere=tmp_path / "nowhere") for word in words]
+    code, printed, err = comln(*words, *out, capsys=capsys)
+    assert code == 2 and printed == ""
+    assert message in " ".join(err.split()) and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_option_is_explained(tmp_path, capsys):
+    code, _, err = comln("train", "--out", tmp_path / "r", "--stepz", "4", capsys=capsys)
+    assert code == 2 and "--stepz" in err and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(trained, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+    code, _, err = comln("train", "--out", trained, capsys=capsys)
+    assert code == 2 and "already holds a run. Add --resume" in err
+    code, _, err = comln("train", "--out", trained, "--resume", "--steps", 5, *SMALL, capsys=capsys)
+    assert code == 2 and "another configuration or seed" in err
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+
+
+@pytest.mark.parametrize("damage", ["{", '{"experiment": {"steps": "many"}, "seed": 0}', '{"experiment": 3}'])
+def test_a_damaged_configuration_is_named(tmp_path, capsys, damage):
+    (tmp_path / "config.json").write_text(damage)
+    code, _, err = comln("evaluate", tmp_path, capsys=capsys)
+    assert code == 2 and "config.json" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_diverging_run_names_the_step_the_checkpoint_and_the_remedy(tmp_path, capsys):
+    words = ["--optimiser.learning-rate", "1e30", "--optimiser.clip", "1e30", "--optimiser.warmup", "0"]
+    code, _, err = comln("train", "--out", tmp_path / "r", "--steps", 9, *SMALL, *words, capsys=capsys)
+    line = err.strip().splitlines()[-1]
+    assert code == 1 and "not finite at step" in line and "checkpoint" in line and "--optimiser.learning-rate" in line
+
+
+def test_recipes_are_listed_for_people_and_programs(capsys):
+    code, out, _ = comln("recipes", "--json", capsys=capsys)
+    rows = json.loads(out)
+    assert code == 0 and next(row["recipe"] for row in rows) == "glyphs-5way-1shot" and len(rows) == 3
+    assert all("%" in row["expected"] and "min" in row["cost"] for row in rows)
+    assert "glyphs-20way-1shot" in comln("recipes", capsys=capsys)[1]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes", "--help"]])
+def test_every_command_explains_itself(words, capsys):
+    code, out, _ = comln(*words, capsys=capsys)
+    assert code == 0 and "usage" in out.lower()
+
+
+def test_help_and_version_are_quick_and_import_no_jax():
+    began = time.perf_counter()
+    script = "import sys; from comln.cli.main import run; run(['--help']); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert time.perf_counter() - began < 2.0
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_parameters(tmp_path):
+    words = ["--steps", "40", "--checkpoint-every", "3", *SMALL, "--seed", "3"]
+
+    def command(folder: str) -> list[str]:
+        return [sys.executable, "-m", "comln", "train", "--out", str(tmp_path / folder), *words]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = Checkpoints(tmp_path / "killed" / "checkpoints")
+    while not checkpoints.steps():
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command("killed"), "--resume"], check=True, capture_output=True)
+    with np.load(tmp_path / "whole/checkpoints/step-00000040.npz") as whole:
+        with np.load(tmp_path / "killed/checkpoints/step-00000040.npz") as resumed:
+            assert whole.files == resumed.files
+            for name in whole.files:
+                np.testing.assert_array_equal(whole[name], resumed[name])
