@@ -65,6 +65,7 @@ class RunFolder:
             "data_hash": splits_hash,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
             "device": jax.devices()[0].device_kind,
+            "cores": os.cpu_count(),
         }
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", configuration)

@@ -1,0 +1,1 @@
+"""The paper's results again, and what it takes to measure them."""

@@ -1,0 +1,103 @@
+"""Time and memory of compiled functions, and where they were measured."""
+
+__all__ = ["Measurement", "environment", "interleaved"]
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one compiled function costs.
+
+    - `median_ms`, `quartiles_ms`: wall-clock time of a call, results ready, over all calls.
+    - `temporary_bytes`: the compiler's figure for memory besides arguments and results.
+    - `compile_s`: time to trace and compile.
+    - `calls`: how many were timed.
+    """
+
+    median_ms: float
+    quartiles_ms: tuple[float, float]
+    temporary_bytes: int
+    compile_s: float
+    calls: int
+
+
+def interleaved(
+    functions: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float = 3.0, most_calls: int = 200
+) -> dict[str, Measurement]:
+    """Measure several functions in one process, taking turns, so that their ratio is not that of two moments.
+
+    - `functions`: by name, a function and its arguments.
+    - `seconds`: about how long to call each.
+    """
+    compiled, compile_s = {}, {}
+    for name, (function, arguments) in functions.items():
+        began = time.perf_counter()
+        compiled[name] = jax.jit(function).lower(*arguments).compile()
+        compile_s[name] = time.perf_counter() - began
+        jax.block_until_ready(compiled[name](*arguments))
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    while any(_wants_more(spent, seconds, most_calls) for spent in times.values()):
+        for name, (_, arguments) in functions.items():
+            if _wants_more(times[name], seconds, most_calls):
+                began = time.perf_counter()
+                jax.block_until_ready(compiled[name](*arguments))
+                times[name].append(time.perf_counter() - began)
+    return {
+        name: Measurement(
+            median_ms=_milliseconds(times[name], 50),
+            quartiles_ms=(_milliseconds(times[name], 25), _milliseconds(times[name], 75)),
+            temporary_bytes=int(compiled[name].memory_analysis().temp_size_in_bytes),
+            compile_s=round(compile_s[name], 2),
+            calls=len(times[name]),
+        )
+        for name in functions
+    }
+
+
+def _wants_more(spent: list[float], seconds: float, most_calls: int) -> bool:
+    return len(spent) < 5 or (sum(spent) < seconds and len(spent) < most_calls)
+
+
+def _milliseconds(times: list[float], percentile: float) -> float:
+    return round(1e3 * float(np.percentile(times, percentile)), 4)
+
+
+def environment() -> dict[str, Any]:
+    """Return the device, the versions and the commit that a measurement belongs to."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("comln", "jax", "jaxlib", "diffrax", "equinox", "numpy")},
+        },
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown"."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
