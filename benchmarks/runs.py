@@ -10,6 +10,7 @@ from pathlib import Path
 
 
 def summary(folder):
+    """Return what was run in a folder, where, and what came out."""
     configuration = json.loads((folder / "config.json").read_text())
     evaluation = json.loads((folder / "evaluation.json").read_text())
     return {
@@ -27,6 +28,7 @@ def summary(folder):
 
 
 def main():
+    """Gather the folders named on the command line."""
     rows = [summary(Path(folder)) for folder in sys.argv[1:]]
     path = Path(__file__).parent / "results" / "runs.json"
     path.parent.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,13 +78,15 @@ def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result(trained
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 4
 
 
-def test_resume_without_a_checkpoint_starts_from_the_beginning_and_says_so(tmp_path, capsys):
-    words = ("train", "--out", tmp_path / "r", "--steps", 1, *SMALL)
-    assert comln(*words, capsys=capsys)[0] == 0
+def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_the_same(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "r")
     for path in (tmp_path / "r" / "checkpoints").iterdir():
         path.unlink()
-    code, _, err = comln(*words, "--resume", capsys=capsys)
+    code, _, err = comln("train", "--out", tmp_path / "r", "--resume", "--steps", 4, *SMALL, capsys=capsys)
     assert code == 0 and "no checkpoint" in err and "starting from the beginning" in err
+    first, again = (json.loads((folder / "evaluation.json").read_text()) for folder in (trained, tmp_path / "r"))
+    assert first["accuracy"] == again["accuracy"] and first["horizon"] == again["horizon"]
+    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(

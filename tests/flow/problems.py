@@ -87,7 +87,9 @@ def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), pro
     return value, info, dict(zip(names, gradients, strict=True))
 
 
-def meta_gradients(problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal=0.0, mask=None):
+def meta_gradients(
+    problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal=0.0, mask=None
+) -> dict[str, jax.Array]:
     """Return the gradients in the initial weights, support embeddings, query embeddings and horizon, by name."""
     return solve(problem, horizon, meta_gradient, integrator, proximal, mask)[2]
 
