@@ -3,6 +3,7 @@
 __all__ = ["cache_folder", "cached_arrays"]
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -25,45 +26,60 @@ def cache_folder() -> Path:
     return Path(os.environ.get("COMLN_CACHE_DIR") or platformdirs.user_cache_dir("comln"))
 
 
-def cached_arrays(folder: Path, make: Callable[[], Arrays]) -> tuple[Arrays, str]:
+def cached_arrays(
+    folder: Path, make: Callable[[], Arrays], made_with: Mapping[str, str] | None = None
+) -> tuple[Arrays, str]:
     """Return the arrays that `make` makes and their digest; found in `folder` where they were made before.
 
     They are written to a folder beside it and renamed, so that another process sees all of them or none. A folder that
     is incomplete or damaged is made again, with a warning; where nothing can be written, the arrays are only returned.
+
+    - `made_with`: noted in the manifest for its reader, such as versions of libraries.
     """
     if folder.exists():
         try:
             return _read(folder)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             logger.warning("The cache in %s is damaged (%s). Building it again.", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
     arrays = make()
     try:
-        return arrays, _write(folder, arrays)
+        return arrays, _write(folder, arrays, made_with or {})
     except OSError as error:
         logger.warning("The cache in %s cannot be written (%s). Working without it.", folder, error.strerror or error)
         return arrays, _digest(arrays)
 
 
 def _read(folder: Path) -> tuple[Arrays, str]:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    with (folder / "arrays.npz").open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    content = (folder / "arrays.npz").read_bytes()
+    # Before anything is parsed: a damaged archive can fail in many ways, or ask for any amount of memory.
+    if len(content) != manifest["bytes"]:
+        raise ValueError(f"it has {len(content)} bytes instead of {manifest['bytes']}")
+    if hashlib.sha256(content).hexdigest() != manifest["file_sha256"]:
+        raise ValueError("its content does not match its digest")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if _digest(arrays) != manifest["sha256"]:
-        raise ValueError("its content does not match its digest")
+        raise ValueError("its manifest does not match its content")
     return arrays, manifest["sha256"]
 
 
-def _write(folder: Path, arrays: Mapping[str, Any]) -> str:
+def _write(folder: Path, arrays: Mapping[str, Any], made_with: Mapping[str, str]) -> str:
+    digest, buffer = _digest(arrays), io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    manifest = {
+        "sha256": digest,
+        "bytes": len(content),
+        "file_sha256": hashlib.sha256(content).hexdigest(),
+        "made_with": dict(made_with),
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    digest = _digest(arrays)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with (temporary / "arrays.npz").open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        (temporary / "manifest.json").write_text(json.dumps({"sha256": digest}) + "\n")
+        _write_through(temporary / "arrays.npz", content)
+        _write_through(temporary / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
         try:
             temporary.rename(folder)
         except OSError:
@@ -73,6 +89,14 @@ def _write(folder: Path, arrays: Mapping[str, Any]) -> str:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return digest
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk: else a power cut may keep the rename and lose the content."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _digest(arrays: Arrays) -> str:

@@ -5,7 +5,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from comln.data.cache import cache_folder, cached_arrays
+from comln.data.cache import _read, cache_folder, cached_arrays
 
 ARRAYS = {"a": np.arange(1000), "b": np.ones((3, 4), np.float32)}
 
@@ -26,7 +26,10 @@ def test_arrays_are_made_once_and_found_again(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "truncated", "flipped", "empty", "no arrays", "not json"])
+@pytest.mark.parametrize(
+    "damage",
+    ["no manifest", "truncated", "flipped", "empty", "no arrays", "not json", "a list", "older", "other digest"],
+)
 def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path, caplog, damage):
     folder = tmp_path / "set"
     cached_arrays(folder, make)
@@ -46,11 +49,34 @@ def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path, caplog, damage)
             arrays.unlink()
         case "not json":
             manifest.write_text("{")
+        case "a list":
+            manifest.write_text("[]")
+        case "older":
+            manifest.write_text(json.dumps({"sha256": json.loads(manifest.read_text())["sha256"]}))
+        case "other digest":
+            manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sha256": "0" * 64}))
     with caplog.at_level(logging.WARNING, "comln"):
         found, _ = cached_arrays(folder, make)
     np.testing.assert_array_equal(found["a"], ARRAYS["a"])
-    assert "damaged" in caplog.text
+    assert len(caplog.records) == 1 and "is damaged" in caplog.text
     cached_arrays(folder, must_not_make)
+
+
+def test_every_flipped_bit_of_the_archives_head_is_found(tmp_path):
+    folder = tmp_path / "set"
+    cached_arrays(folder, make)
+    content = (folder / "arrays.npz").read_bytes()
+    for place in range(40):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place % 8)
+        (folder / "arrays.npz").write_bytes(flipped)
+        with pytest.raises(ValueError, match="does not match its digest"):
+            _read(folder)
+
+
+def test_the_manifest_names_what_made_the_arrays(tmp_path):
+    cached_arrays(tmp_path / "set", make, {"pillow": "13"})
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["made_with"] == {"pillow": "13"}
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, caplog):

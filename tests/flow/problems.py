@@ -83,7 +83,7 @@ def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), pro
         jnp.asarray(proximal, dtype),
         mask,
     )
-    names = ("initial_weights", "embeddings", "query", "horizon")
+    names: tuple[str, ...] = ("initial_weights", "embeddings", "query", "horizon")
     return value, info, dict(zip(names, gradients, strict=True))
 
 
