@@ -54,8 +54,10 @@ class RunFolder:
         """Whether a run was started here."""
         return (self.path / "config.json").exists()
 
-    def start(self, experiment: Experiment, learner: str, protocol: str, seed: int, splits_hash: str) -> None:
-        """Write the configuration, resolved, with the versions that it ran on."""
+    def start(
+        self, experiment: Experiment, learner: str, protocol: str, seed: int, splits_hash: str, command: str
+    ) -> None:
+        """Write the configuration, resolved, with the command and the versions that it ran on."""
         names = ("comln", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "matplotlib", "pillow")
         configuration = {
             "experiment": converter.unstructure(experiment),
@@ -63,6 +65,7 @@ class RunFolder:
             "protocol": protocol,
             "seed": seed,
             "data_hash": splits_hash,
+            "command": command,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),

@@ -29,7 +29,6 @@ def report_run(
     state: TrainState,
     sampler: Sampler,
     result: Evaluation,
-    command: str,
 ) -> Path:
     """Write the report of a finished run and return the path of its page."""
     learned, horizons, along = None, None, None
@@ -43,7 +42,7 @@ def report_run(
         along = [_evaluate_at(state.learner, horizon, batches) for horizon in horizons]
     report = RunReport(
         title=folder.path.name,
-        command=command,
+        command=folder.configuration()["command"],
         configuration=folder.configuration(),
         metrics=list(folder.metrics()),
         accuracy=result.mean,

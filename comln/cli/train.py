@@ -67,7 +67,8 @@ def run(arguments: list[str]) -> int:
         splits = options.experiment.data.load()
         sampler = Sampler(splits["train"], options.experiment.train)
         test_sampler = Sampler(splits["test"], options.experiment.test)
-        state = _start(options, folder, content_hash(splits))
+        command = shlex.join(["comln", "train", *arguments])
+        state = _start(options, folder, content_hash(splits), command)
     except (ValueError, RunError, CheckpointError, OSError) as error:
         return fail(error)
     try:
@@ -83,23 +84,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> TrainOptions:
-    """Return the options: the recipe, learner and protocol named, with their fields overridden."""
-    words = list(arguments)
-
-    def value_of(flag: str, otherwise: str) -> str:
-        for word, following in zip(words, [*words[1:], ""], strict=True):
-            if word == flag:
-                return following
-            if word.startswith(f"{flag}="):
-                return word.removeprefix(f"{flag}=")
-        return otherwise
-
-    # The named recipe gives the defaults of the other options, so it is read first; it comes before all flags.
-    recipe = words[0] if words and not words[0].startswith("-") else TrainOptions.recipe
-    experiment = find(
-        recipe, value_of("--learner", TrainOptions.learner), value_of("--protocol", TrainOptions.protocol)
-    )
-    return parse(TrainOptions, words, "train", default=TrainOptions(experiment))
+    """Return the options: the recipe, learner and protocol that are named, with their fields overridden."""
+    default = TrainOptions(find(TrainOptions.recipe, TrainOptions.learner, TrainOptions.protocol))
+    named = parse(TrainOptions, arguments, "train", default)
+    # What is named gives the defaults of everything that is not, so the same words are read again.
+    experiment = find(named.recipe, named.learner, named.protocol)
+    return parse(TrainOptions, arguments, "train", TrainOptions(experiment))
 
 
 def _check(options: TrainOptions, folder: RunFolder) -> None:
@@ -121,12 +111,12 @@ def _check(options: TrainOptions, folder: RunFolder) -> None:
             )
 
 
-def _start(options: TrainOptions, folder: RunFolder, data_hash: str) -> TrainState:
+def _start(options: TrainOptions, folder: RunFolder, data_hash: str, command: str) -> TrainState:
     """Return where to go on from; the first start writes the configuration."""
     learner = options.experiment.build(options.seed)
     state = start_training(learner, options.experiment.optimiser.build(learner, options.experiment.steps))
     if not folder.holds_run():
-        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash)
+        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command)
         return state
     if folder.configuration()["data_hash"] != data_hash:
         raise ValueError(
@@ -211,9 +201,8 @@ def _finish(
         **{name: float(value) for name, value in state.learner.scalars().items()},
     }
     folder.write_json("evaluation.json", summary)
-    command = shlex.join(["comln", "train", options.recipe, "--learner", options.learner, "--seed", str(options.seed)])
     with counting("writing the report", 1) as on_progress:
-        page = report_run(folder, experiment, state, test_sampler, result, command)
+        page = report_run(folder, experiment, state, test_sampler, result)
         on_progress(1)
     if options.json:
         print(json.dumps({**summary, "report": str(page)}))

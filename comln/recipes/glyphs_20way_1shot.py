@@ -20,6 +20,6 @@ EXPERIMENT = Experiment(
     name="glyphs-20way-1shot",
     train=EpisodeShape(ways=20, shots=1, queries=5),
     test=EpisodeShape(ways=20, shots=1, queries=15),
-    steps=600,
+    steps=400,
 )
 """The experiment."""

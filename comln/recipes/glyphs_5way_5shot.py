@@ -20,6 +20,6 @@ EXPERIMENT = Experiment(
     name="glyphs-5way-5shot",
     train=EpisodeShape(ways=5, shots=5, queries=5),
     test=EpisodeShape(ways=5, shots=5, queries=15),
-    steps=1000,
+    steps=700,
 )
 """The experiment."""

@@ -12,6 +12,9 @@ import pytest
 
 from comln.checkpoint import Checkpoints
 from comln.cli.main import run
+from comln.cli.train import _options
+from comln.data.sampling import EpisodeShape
+from comln.optimiser import SGD
 
 SMALL = ["--tasks-per-step", "2", "--train.queries", "2", "--backbone.filters", "4", "--tasks", "4"]
 
@@ -56,6 +59,15 @@ def test_a_run_folder_describes_itself(trained):
     assert (trained / "report" / "index.html").stat().st_size > 10_000
     leftovers = [path for path in trained.rglob("*.part")]
     assert not leftovers
+
+
+def test_the_recipe_may_come_after_the_options(tmp_path, capsys):
+    words = ["--steps", "0", "glyphs-20way-1shoot"]
+    assert "Unknown recipe 'glyphs-20way-1shoot'" in comln("train", *words, "--out", tmp_path / "r", capsys=capsys)[2]
+    options = _options(["--seed", "3", "glyphs-20way-1shot", "--train.queries", "4"])
+    assert options.recipe == options.experiment.name == "glyphs-20way-1shot" and options.seed == 3
+    assert options.experiment.train == EpisodeShape(ways=20, shots=1, queries=4)
+    assert isinstance(_options(["--protocol", "paper"]).experiment.optimiser, SGD)
 
 
 def test_evaluating_gives_the_number_of_training_to_the_last_digit_twice(trained, capsys):

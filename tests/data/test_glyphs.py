@@ -152,6 +152,6 @@ def test_building_again_gives_the_same_content(splits, tmp_path):
 def test_fonts_that_draw_too_little_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(glyphs, "_draw_characters", lambda: [])
     monkeypatch.setattr(glyphs, "_without_look_alikes", lambda characters: characters)
-    with pytest.raises(RuntimeError, match=r"'train' .* needs 20 characters, but matplotlib's fonts draw 0. Install"):
+    with pytest.raises(ValueError, match=r"'train' .* needs 20 characters, but matplotlib's fonts draw 0. Install"):
         load_glyphs(tmp_path)
     assert not list(tmp_path.iterdir())
