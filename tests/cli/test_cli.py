@@ -48,6 +48,7 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.float32
 def test_a_run_folder_describes_itself(trained):
     configuration = json.loads((trained / "config.json").read_text())
     assert configuration["experiment"]["steps"] == 4 and configuration["seed"] == 0
@@ -70,6 +71,7 @@ def test_the_recipe_may_come_after_the_options(tmp_path, capsys):
     assert isinstance(_options(["--protocol", "paper"]).experiment.optimiser, SGD)
 
 
+@pytest.mark.float32
 def test_evaluating_gives_the_number_of_training_to_the_last_digit_twice(trained, capsys):
     first, second = (comln("evaluate", trained, "--tasks", 4, "--json", capsys=capsys) for _ in range(2))
     assert first[0] == 0 and first[1] == second[1]

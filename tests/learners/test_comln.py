@@ -64,6 +64,7 @@ def test_support_smoothing_spreads_labels_over_the_other_classes():
     np.testing.assert_allclose(head.weights, expected, rtol=1e-12)
 
 
+@pytest.mark.float32
 def test_objective_gives_a_gradient_to_the_start_and_to_the_horizon():
     problem = random_problem(ways=3, size=8)
     query = Examples(problem.query, problem.query_labels, jnp.ones(len(problem.query)))
