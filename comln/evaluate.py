@@ -105,15 +105,15 @@ def embedded_tasks(
 ) -> Iterator[Episode]:
     """Yield batches of `TASKS_AT_ONCE` embedded tasks, the last one filled up with repetitions of its last task.
 
-    With running statistics an embedding does not depend on the task, so every distinct example is embedded once;
-    with batch statistics each task is embedded by itself.
+    With running statistics the embedding of an example that is used as it is does not depend on the task, so every
+    distinct one is embedded once; with batch statistics, or where examples are varied, each task is embedded by itself.
     """
     numbers = [np.minimum(np.arange(i, i + TASKS_AT_ONCE), tasks - 1) for i in range(0, tasks, TASKS_AT_ONCE)]
     key = jax.random.key(seed)
-    if normalisation is Normalisation.BATCH:
+    if normalisation is Normalisation.BATCH or sampler.split.augmentation is not None:
         for batch in numbers:
             raw = make_batch(sampler, seed, [int(i) for i in batch])
-            yield _embed_each(backbone, to_episodes(raw, sampler.split.augmentation, key), statistics)
+            yield _embed_each(backbone, to_episodes(raw, sampler.split.augmentation, key), statistics, normalisation)
         return
     drawn = [sampler.draw(seed, index) for index in range(tasks)]
     used = np.unique(np.concatenate([np.concatenate([e.support.ravel(), e.query.ravel()]) for e in drawn]))
@@ -127,10 +127,12 @@ def embedded_tasks(
 
 
 @eqx.filter_jit
-def _embed_each(backbone: AbstractBackbone, episodes: Episode, statistics: Any) -> Episode:
+def _embed_each(
+    backbone: AbstractBackbone, episodes: Episode, statistics: Any, normalisation: Normalisation
+) -> Episode:
     def one_task(episode: Episode) -> Episode:
         batch_of_one = jax.tree.map(lambda x: x[None], episode)
-        embedded, _ = embed_batch(backbone, batch_of_one, statistics, Normalisation.BATCH)
+        embedded, _ = embed_batch(backbone, batch_of_one, statistics, normalisation)
         return jax.tree.map(lambda x: x[0], embedded)
 
     return jax.lax.map(one_task, episodes)

@@ -10,7 +10,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from comln.backbones import Normalisation
@@ -20,7 +19,7 @@ from comln.data.prefetch import prefetch
 from comln.data.sampling import Sampler
 from comln.episodic import meta_loss
 from comln.learners import AbstractLearner
-from comln.typing import Array, Int, PRNGKeyArray
+from comln.typing import Array, Bool, Int, PRNGKeyArray
 
 
 class TrainState(eqx.Module):
@@ -53,11 +52,11 @@ class StepReport:
 
 
 class Divergence(RuntimeError):
-    """The loss or its gradient stopped being a number. `step` is the update at which it did."""
+    """Training cannot go on. `step` is the update at which it broke, `reason` says what did and what to do."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"The loss or its gradient is not finite at step {step}. Lower the learning rates.")
+    def __init__(self, step: int, reason: str) -> None:
+        self.step, self.reason = step, reason
+        super().__init__(reason)
 
 
 def start_training(learner: AbstractLearner, optimiser: optax.GradientTransformation) -> TrainState:
@@ -86,25 +85,36 @@ def meta_train(
     Update number i uses tasks i `tasks_per_step` to (i + 1) `tasks_per_step` - 1 of `seed`, and batch statistics.
 
     - `on_step`: called after each update, in order.
-    - `on_state`: called after each update with a state whose numbers are known to be finite.
+    - `on_state`: called for each state, in order, once it is known to be sound: its numbers are finite, and so is the
+      loss of the update that follows it, if one does.
 
-    **Raises:** `Divergence` where the loss or its gradient is not finite; `on_state` has not seen that state.
+    **Raises:** `Divergence` where a loss, a gradient or a parameter is not finite, or where every task of an update
+    failed; `on_state` has seen neither that state nor the one that led to it.
     """
 
     def tasks_of(step: int) -> TaskBatch:
         return make_batch(sampler, seed, range(step * tasks_per_step, (step + 1) * tasks_per_step))
 
     key, first = jax.random.key(seed), int(state.step)
-    since = time.perf_counter()
+    since, sound_so_far = time.perf_counter(), None
     for batch in prefetch(tasks_of, first, steps):
-        state, values = update(state, batch, key, optimiser, sampler.split.augmentation)
+        state, values, finite = update(state, batch, key, optimiser, sampler.split.augmentation)
         report = {name: float(value) for name, value in values.items()}
         step, now = int(state.step), time.perf_counter()
-        if not (np.isfinite(report["loss"]) and np.isfinite(report["gradient_norm"])):
-            raise Divergence(step)
+        if report["dropped_tasks"] == tasks_per_step:
+            raise Divergence(
+                step,
+                f"Every task of step {step} failed to adapt, after {report['solver_steps']:.0f} inner steps at most. "
+                "Lower the horizon's initial value or learning rate, or look for numbers that are not finite.",
+            )
+        if not finite:
+            raise Divergence(step, f"A number is not finite at step {step}. Lower the learning rates.")
+        if sound_so_far is not None:
+            on_state(sound_so_far)
         on_step(StepReport(step, report, tasks_per_step / (now - since)))
-        on_state(state)
-        since = time.perf_counter()
+        sound_so_far, since = state, time.perf_counter()
+    if sound_so_far is not None:
+        on_state(sound_so_far)
     return state
 
 
@@ -115,8 +125,8 @@ def update(
     key: PRNGKeyArray,
     optimiser: optax.GradientTransformation,
     augmentation: AbstractAugmentation | None,
-) -> tuple[TrainState, dict[str, Array]]:
-    """Return the state after one update on a batch of tasks, and what is nice to know of it."""
+) -> tuple[TrainState, dict[str, Array], Bool[Array, ""]]:
+    """Return the state after one update on a batch of tasks, what is nice to know of it, and whether all is finite."""
     augmentation_key, adaptation_key = jax.random.split(key)
     episodes = to_episodes(batch, augmentation, augmentation_key)
     parameters, fixed = eqx.partition(state.learner, eqx.is_inexact_array)
@@ -137,4 +147,6 @@ def update(
         "solver_steps": info.solver_steps,
         **state.learner.scalars(),
     }
-    return TrainState(learner, statistics, optimiser_state, state.step + 1), values
+    new = TrainState(learner, statistics, optimiser_state, state.step + 1)
+    numbers = [x for x in jax.tree.leaves((loss, gradient, new)) if eqx.is_inexact_array(x)]
+    return new, values, jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers]))

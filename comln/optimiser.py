@@ -2,6 +2,7 @@
 
 __all__ = ["SGD", "Adam"]
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -21,13 +22,19 @@ class Adam:
     learning_rate: float = 3e-3
     """of the network and the initial weights, at its highest"""
     horizon_learning_rate: float = 1e-2
-    """of log T, at its highest: the largest relative change of T in a step"""
+    """of log T, at its highest: about the largest relative change of T in a step"""
     warmup: float = 0.05
     """share of the steps in which the rates rise from zero"""
     weight_decay: float = 5e-4
     """decoupled, of the network and the initial weights"""
     clip: float = 10.0
     """largest norm of the network's gradient; longer ones are shortened to it"""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "horizon_learning_rate", "weight_decay", "clip"):
+            _check_rate(name, getattr(self, name))
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"The warm-up is a share of the steps, at least 0 and below 1, got {self.warmup}.")
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
         """Return the transformation for a run of `steps` steps."""
@@ -59,6 +66,10 @@ class SGD:
     weight_decay: float = 5e-4
     """of the network and the initial weights"""
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            _check_rate(name, getattr(self, name))
+
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
         """Return the transformation for a run of `steps` steps."""
         rates = [self.learning_rate * factor for factor in (1.0, 0.06, 0.012, 0.0024)]
@@ -67,6 +78,11 @@ class SGD:
         momentum = optax.sgd(schedule, momentum=self.momentum, nesterov=True)
         network = optax.chain(optax.add_decayed_weights(self.weight_decay), momentum)
         return _by_group(learner, network, momentum)
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"The optimiser's {name} must be at least 0 and finite, got {value}.")
 
 
 def _by_group(

@@ -3,11 +3,14 @@ import numpy as np
 import pytest
 
 from comln.backbones import Normalisation
+from comln.data.augmentation import AffineJitter
+from comln.data.batches import make_batch, to_episodes
 from comln.data.sampling import EpisodeShape, Sampler
 from comln.evaluate import TASKS_AT_ONCE, Evaluation, embedded_tasks, evaluate
 from tests.data.splits import stripes
 from tests.training import learner, train
 
+JITTER = AffineJitter(size=16, pixel=1.0, rotation=20.0, log_scale=0.2, shear=0.1, shift=2.0)
 SHAPE = EpisodeShape(ways=3, shots=1, queries=4)
 
 
@@ -46,6 +49,15 @@ def test_running_statistics_embed_each_example_by_itself_and_batch_statistics_ea
         expected, _ = model.backbone(jax.numpy.asarray(images), statistics, normalisation)
         np.testing.assert_allclose(episodes.support.inputs[1], expected[:3], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(episodes.query.inputs[1], expected[3:], rtol=1e-4, atol=1e-6)
+
+
+def test_examples_that_are_varied_are_varied_in_evaluation_too():
+    model, varied = learner(), Sampler(stripes(variants=1, augmentation=JITTER), SHAPE)
+    statistics = model.backbone.initial_statistics()
+    episodes = next(embedded_tasks(model.backbone, statistics, varied, 2, 0, Normalisation.RUNNING))
+    images = to_episodes(make_batch(varied, 0, [1]), JITTER, jax.random.key(0)).query.inputs[0]
+    expected, _ = model.backbone(images, statistics, Normalisation.RUNNING)
+    np.testing.assert_allclose(episodes.query.inputs[1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_one_task_has_no_interval():

@@ -44,6 +44,8 @@ class Conv4(AbstractBackbone):
             raise ValueError(
                 f"Conv4 halves the image four times, so it needs at least 16 pixels a side, got {image_size}."
             )
+        if filters < 1:
+            raise ValueError(f"Conv4 needs at least 1 filter, got {filters}.")
         inputs = (channels, filters, filters, filters)
         keys = jax.random.split(key, 4)
         convolutions = tuple(

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from comln.backbones import Normalisation
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import counting
 from comln.data.sampling import EpisodeShape, Sampler
-from comln.evaluate import evaluate
+from comln.data.source import content_hash
+from comln.evaluate import Evaluation, evaluate
 from comln.run import RunError, load_run
 
 
@@ -55,7 +57,13 @@ def run(arguments: list[str]) -> int:
         )
         if options.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {options.seed}.")
-        sampler = Sampler(experiment.data.load()[options.split], shape)
+        splits = experiment.data.load()
+        if content_hash(splits) != loaded.splits_hash:
+            raise RunError(
+                f"The data set here is not the one that {options.run} was trained on (other fonts or library "
+                "versions). Evaluate where it was trained, or train again."
+            )
+        sampler = Sampler(splits[options.split], shape)
         with counting("evaluating", options.tasks) as on_progress:
             result = evaluate(
                 learner,
@@ -68,8 +76,9 @@ def run(arguments: list[str]) -> int:
             )
     except (RunError, CheckpointError, ValueError) as error:
         return fail(error)
-    if learner.ways_note(shape.ways):
-        print(f"comln: {learner.ways_note(shape.ways)}", file=sys.stderr)
+    for note in (learner.ways_note(shape.ways), _unfinished(int(loaded.state.step), experiment.steps)):
+        if note:
+            print(f"comln: {note}", file=sys.stderr)
     summary = {
         "accuracy": result.mean,
         "ci95": result.ci95,
@@ -79,6 +88,7 @@ def run(arguments: list[str]) -> int:
         "shots": shape.shots,
         "queries": shape.queries,
         "split": options.split,
+        "step": int(loaded.state.step),
         "seed": options.seed,
         "normalisation": experiment.normalisation.value,
         "note": learner.ways_note(shape.ways),
@@ -86,13 +96,19 @@ def run(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps(summary))
     else:
-        print(describe(result.mean, result.ci95, options.tasks, shape, options.split, experiment.normalisation.value))
-    return 0
+        print(describe(result, shape, options.split, experiment.normalisation))
+    return 0 if result.failed < options.tasks else 1
 
 
-def describe(accuracy: float, ci95: float, tasks: int, shape: EpisodeShape, split: str, normalisation: str) -> str:
+def _unfinished(step: int, steps: int) -> str:
+    return f"this run is at step {step} of {steps}; `comln train --resume` goes on with it." if step < steps else ""
+
+
+def describe(result: Evaluation, shape: EpisodeShape, split: str, normalisation: Normalisation) -> str:
     """Return the result in one line."""
+    tasks = len(result.accuracies)
+    failed = f"; the adaptation failed on {result.failed} of them, which count as wrong" if result.failed else ""
     return (
-        f"{shape.ways}-way {shape.shots}-shot accuracy on {tasks} {split} tasks: "
-        f"{100 * accuracy:.2f} % ± {100 * ci95:.2f} (95 % CI; {normalisation} batch statistics)"
+        f"{shape.ways}-way {shape.shots}-shot accuracy on {tasks} {split} tasks: {100 * result.mean:.2f} % "
+        f"± {100 * result.ci95:.2f} (95 % CI; {normalisation.value} batch statistics{failed})"
     )

@@ -73,29 +73,43 @@ def run(arguments: list[str]) -> int:
         return fail(error)
     try:
         state = _train(options, folder, sampler, state)
+        return _finish(options, folder, test_sampler, state, time.monotonic() - began)
     except Divergence as error:
         return fail(_explain(error, folder), code=1)
     except CheckpointError as error:
         return fail(error, code=1)
+    except OSError as error:
+        return fail(
+            f"{folder.path} cannot be written ({error.strerror or error}). Free space and add --resume.", code=1
+        )
     except KeyboardInterrupt:
         newest = folder.checkpoints.steps()[-1:] or [0]
         return fail(f"interrupted. Add --resume to the same command to go on from step {newest[0]}.", code=130)
-    return _finish(options, folder, test_sampler, state, time.monotonic() - began)
 
 
 def _options(arguments: Sequence[str]) -> TrainOptions:
     """Return the options: the recipe, learner and protocol that are named, with their fields overridden."""
-    default = TrainOptions(find(TrainOptions.recipe, TrainOptions.learner, TrainOptions.protocol))
-    named = parse(TrainOptions, arguments, "train", default)
-    # What is named gives the defaults of everything that is not, so the same words are read again.
-    experiment = find(named.recipe, named.learner, named.protocol)
-    return parse(TrainOptions, arguments, "train", TrainOptions(experiment))
+
+    def value_of(flag: str, otherwise: str) -> str:
+        for word, following in zip(arguments, [*arguments[1:], otherwise], strict=True):
+            if word == flag or word.startswith(f"{flag}="):
+                return following if word == flag else word.removeprefix(f"{flag}=")
+        return otherwise
+
+    # Learner and protocol decide which options there are, the recipe only their defaults. It may stand anywhere, and
+    # only a whole parse tells it from the value of an option; so the same words are read again with its defaults.
+    method = value_of("--learner", TrainOptions.learner), value_of("--protocol", TrainOptions.protocol)
+    named = parse(TrainOptions, arguments, "train", TrainOptions(find(TrainOptions.recipe, *method)))
+    return parse(TrainOptions, arguments, "train", TrainOptions(find(named.recipe, *method)))
 
 
 def _check(options: TrainOptions, folder: RunFolder) -> None:
-    for flag, value, least in (("--seed", options.seed, 0), ("--tasks", options.tasks, 2)):
-        if value < least:
-            raise ValueError(f"{flag} must be at least {least}, got {value}.")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be at least 0 and below 2^32, got {options.seed}.")
+    if options.tasks < 2:
+        raise ValueError(f"--tasks must be at least 2, got {options.tasks}.")
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
     if options.checkpoint_every is not None and options.checkpoint_every < 1:
         raise ValueError(f"--checkpoint-every must be at least 1 step, got {options.checkpoint_every}.")
     if options.experiment.steps < 1 or options.experiment.tasks_per_step < 1:
@@ -207,8 +221,6 @@ def _finish(
     if options.json:
         print(json.dumps({**summary, "report": str(page)}))
     else:
-        print(
-            describe(result.mean, result.ci95, options.tasks, experiment.test, "test", experiment.normalisation.value)
-        )
+        print(describe(result, experiment.test, "test", experiment.normalisation))
         print(f"run: {folder.path}   report: {page}")
-    return 0
+    return 0 if result.failed < options.tasks else 1

@@ -11,7 +11,7 @@ which is exact for the discretised flow at fixed step sizes, and stable, since n
 
 **Memory.** At most `SLOTS` states are kept. When they are full every second one is dropped and the stride between
 the kept ones doubles; backward, the steps between two kept states are then taken again. A solve that fits takes no
-step again, and the limit on steps costs nothing.
+step again, and the limit on steps costs nothing; beyond `SLOTS` squared steps their number grows quadratically.
 
 **Lanes.** All arrays inside have a leading lane axis, and the loops run on while any lane is active, each lane with its
 own step size. `jax.vmap` adds lanes (it would otherwise copy the store at every step), so that a batch of tasks is one
@@ -343,7 +343,7 @@ def follow(
     Differentiable in reverse mode in `state`, `end` and `parameters`; `jax.vmap` makes one loop of a batch.
 
     **Arguments:**
-    - `pair`: the Runge-Kutta tableau.
+    - `tableau`: the Runge-Kutta method; one without an error estimate takes steps of length `first_step`.
     - `rate`: $f$, called as `rate(state, parameters, constants)`.
     - `rtol`, `atol`: bounds on a step's estimated error, in the maximum norm.
     - `max_steps`: limit on attempted steps.

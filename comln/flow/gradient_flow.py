@@ -90,13 +90,15 @@ def _gradient_flow(
 ) -> tuple[Float[Array, "way feature"], FlowInfo]:
     labels = not_differentiated(labels, "`labels` are not differentiated. Wrap them in `jax.lax.stop_gradient`.")
     mask = not_differentiated(mask, "`mask` is not differentiated. Wrap it in `jax.lax.stop_gradient`.")
-    inputs = (initial_weights, embeddings, labels, mask, proximal)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in inputs]))
+    # Finite squares also keep the Gram matrix and the logits from overflowing.
+    squares = [jnp.sum(jnp.square(x)) for x in (initial_weights, embeddings, labels, mask, proximal)]
+    finite = jnp.all(jnp.isfinite(jnp.stack(squares)))
     problem_result = _first_failure(
         (~finite, FlowResult.non_finite_input),
         (~(jnp.sum(mask) > 0) | jnp.any(mask < 0), FlowResult.empty_support),
         (~(horizon >= 0), FlowResult.invalid_horizon),
         (jnp.isinf(horizon), FlowResult.infinite_horizon),
+        (proximal < 0, FlowResult.negative_proximal),
     )
     usable = problem_result == FlowResult.successful
 

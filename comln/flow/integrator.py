@@ -53,8 +53,8 @@ class Integrator:
     method: Tsit5 | Dopri5 | Euler = Tsit5()
 
     def __post_init__(self) -> None:
-        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
-            raise ValueError(f"`rtol` and `atol` must be non-negative and not both zero, got {self.rtol}, {self.atol}.")
+        if not (self.rtol >= 0 and self.atol > 0):
+            raise ValueError(f"`rtol` must be at least zero and `atol` positive, got {self.rtol} and {self.atol}.")
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` must be at least 1, got {self.max_steps}.")
 
@@ -77,11 +77,12 @@ class FlowResult(eqx.Enumeration):
         "float64 with `jax.config.update('jax_enable_x64', True)`."
     )
     non_finite_input = (
-        "The initial weights, embeddings, labels, mask or proximal weight hold a NaN or an infinity. Check the "
-        "network that made them and its learning rate."
+        "The initial weights, embeddings, labels, mask or proximal weight hold a NaN, an infinity, or numbers whose "
+        "squares overflow. Check the network that made them and its learning rate."
     )
     invalid_horizon = "The horizon is negative or not a number. Pass T >= 0, for example as exp(log_horizon)."
     infinite_horizon = "The horizon is infinite. Pass a finite horizon."
+    negative_proximal = "The proximal weight is negative, and the flow would run away. Pass `proximal` >= 0."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."
 
 

@@ -66,6 +66,11 @@ class COMLN(AbstractLearner):
         r"""Return a learner whose $W_0$ has entries from $N(0, 1/d)$ and whose horizon is `initial_horizon` > 0."""
         if not (initial_horizon > 0 and jnp.isfinite(initial_horizon)):
             raise ValueError(f"The initial horizon must be positive and finite, got {initial_horizon}.")
+        if not proximal >= 0:
+            raise ValueError(f"The proximal weight must be at least 0, got {proximal}.")
+        for smoothing in (support_smoothing, query_smoothing):
+            if not 0 <= smoothing < 1:
+                raise ValueError(f"Label smoothing must be at least 0 and below 1, got {smoothing}.")
         weights = None
         if initial_head is InitialHead.LEARNED:
             size = backbone.embedding_size

@@ -68,7 +68,8 @@ def test_the_recipe_may_come_after_the_options(tmp_path, capsys):
     options = _options(["--seed", "3", "glyphs-20way-1shot", "--train.queries", "4"])
     assert options.recipe == options.experiment.name == "glyphs-20way-1shot" and options.seed == 3
     assert options.experiment.train == EpisodeShape(ways=20, shots=1, queries=4)
-    assert isinstance(_options(["--protocol", "paper"]).experiment.optimiser, SGD)
+    optimiser = _options(["--protocol", "paper", "--optimiser.momentum", "0.5"]).experiment.optimiser
+    assert isinstance(optimiser, SGD) and optimiser.momentum == 0.5
 
 
 @pytest.mark.float32
@@ -114,6 +115,12 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_
         (["train", "--learner.initial-horizon", "-1"], "The initial horizon must be positive and finite, got -1"),
         (["train", "--learner.initial-horizon", "nan"], "must be positive and finite"),
         (["train", "--seed", "-1"], "--seed must be at least 0"),
+        (["train", "--seed", "5000000000"], "below 2^32"),
+        (["train", "--backbone.filters", "0"], "at least 1 filter"),
+        (["train", "--learner.support-smoothing", "1.5"], "Label smoothing must be at least 0 and below 1"),
+        (["train", "--learner.proximal", "-1"], "proximal weight must be at least 0"),
+        (["train", "--optimiser.learning-rate", "nan"], "learning_rate must be at least 0 and finite"),
+        (["train", "--optimiser.warmup", "-3"], "warm-up is a share of the steps"),
         (["train", "--tasks", "1"], "--tasks must be at least 2"),
         (["train", "--steps", "0"], "--steps and --tasks-per-step must be at least 1"),
         (["train", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
@@ -144,6 +151,20 @@ def test_a_folder_that_holds_a_run_is_not_written_over(trained, capsys):
     code, _, err = comln("train", "--out", trained, "--resume", "--steps", 5, *SMALL, capsys=capsys)
     assert code == 2 and "another configuration or seed" in err
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+
+
+def test_a_run_on_other_data_is_not_evaluated(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "r")
+    configuration = json.loads((tmp_path / "r" / "config.json").read_text())
+    (tmp_path / "r" / "config.json").write_text(json.dumps({**configuration, "data_hash": "another"}))
+    code, _, err = comln("evaluate", tmp_path / "r", capsys=capsys)
+    assert code == 2 and "not the one that" in err and "was trained on" in err
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = comln("train", "--out", tmp_path / "file", capsys=capsys)
+    assert code == 2 and "is a file" in err and (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("damage", ["{", '{"experiment": {"steps": "many"}, "seed": 0}', '{"experiment": 3}'])
@@ -178,7 +199,7 @@ def test_help_and_version_are_quick_and_import_no_jax():
     began = time.perf_counter()
     script = "import sys; from comln.cli.main import run; run(['--help']); assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < 10.0
 
 
 @pytest.mark.slow

@@ -83,8 +83,9 @@ def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), pro
         jnp.asarray(proximal, dtype),
         mask,
     )
-    names: tuple[str, ...] = ("initial_weights", "embeddings", "query", "horizon")
-    return value, info, dict(zip(names, gradients, strict=True))
+    names = ("initial_weights", "embeddings", "query", "horizon")
+    by_name: dict[str, jax.Array] = {name: gradient for name, gradient in zip(names, gradients, strict=True)}
+    return value, info, by_name
 
 
 def meta_gradients(
