@@ -104,8 +104,8 @@ def meta_train(
         if report["dropped_tasks"] == tasks_per_step:
             raise Divergence(
                 step,
-                f"No task of step {step} could be adapted: its embeddings are not finite, or the solver ran out of steps. "
-                "Lower the learning rates, or the initial horizon.",
+                f"No task of step {step} could be adapted: its embeddings are not finite, or the solver ran out of "
+                "steps. Lower the learning rates, or the initial horizon.",
             )
         if not finite:
             raise Divergence(step, f"A number is not finite at step {step}. Lower the learning rates.")
