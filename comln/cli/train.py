@@ -2,6 +2,7 @@
 
 __all__ = ["run"]
 
+import itertools
 import json
 import shlex
 import sys
@@ -91,7 +92,7 @@ def _options(arguments: Sequence[str]) -> TrainOptions:
     """Return the options: the recipe, learner and protocol that are named, with their fields overridden."""
 
     def value_of(flag: str, otherwise: str) -> str:
-        for word, following in zip(arguments, [*arguments[1:], otherwise], strict=True):
+        for word, following in itertools.pairwise([*arguments, otherwise]):
             if word == flag or word.startswith(f"{flag}="):
                 return following if word == flag else word.removeprefix(f"{flag}=")
         return otherwise

@@ -65,6 +65,7 @@ def test_a_run_folder_describes_itself(trained):
 def test_the_recipe_may_come_after_the_options(tmp_path, capsys):
     words = ["--steps", "0", "glyphs-20way-1shoot"]
     assert "Unknown recipe 'glyphs-20way-1shoot'" in comln("train", *words, "--out", tmp_path / "r", capsys=capsys)[2]
+    assert _options([]).experiment.name == "glyphs-5way-1shot"
     options = _options(["--seed", "3", "glyphs-20way-1shot", "--train.queries", "4"])
     assert options.recipe == options.experiment.name == "glyphs-20way-1shot" and options.seed == 3
     assert options.experiment.train == EpisodeShape(ways=20, shots=1, queries=4)
