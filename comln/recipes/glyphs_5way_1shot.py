@@ -10,10 +10,10 @@ __all__ = ["COST", "EXPECTED", "EXPERIMENT"]
 from comln.data.sampling import EpisodeShape
 from comln.recipes.experiment import Experiment
 
-COST = "@@COST"
+COST = "3.4 min on 2 CPU cores"
 """Wall-clock time, and on what."""
 
-EXPECTED = "@@EXPECTED"
+EXPECTED = "97.4 ± 0.3 % (seeds 1 and 2: 96.7 and 97.5 %)"
 """Accuracy on 1000 test tasks, with its 95 % confidence interval."""
 
 EXPERIMENT = Experiment(
