@@ -10,10 +10,10 @@ __all__ = ["COST", "EXPECTED", "EXPERIMENT"]
 from comln.data.sampling import EpisodeShape
 from comln.recipes.experiment import Experiment
 
-COST = "@@COST"
+COST = "4.1 min on 2 CPU cores that did other work too"
 """Wall-clock time, and on what."""
 
-EXPECTED = "@@EXPECTED"
+EXPECTED = "99.0 ± 0.1 %"
 """Accuracy on 1000 test tasks, with its 95 % confidence interval."""
 
 EXPERIMENT = Experiment(
