@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
         return 0
     table = Table(title="comln train RECIPE")
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "recipe")
     for row in rows:
         table.add_row(*map(str, row.values()))
     console = Console()
