@@ -94,6 +94,7 @@ def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result(trained
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_the_same(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "r")
     for path in (tmp_path / "r" / "checkpoints").iterdir():
@@ -175,6 +176,7 @@ def test_a_damaged_configuration_is_named(tmp_path, capsys, damage):
     assert code == 2 and "config.json" in err and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_diverging_run_names_the_step_the_checkpoint_and_the_remedy(tmp_path, capsys):
     words = ["--optimiser.learning-rate", "1e30", "--optimiser.clip", "1e30", "--optimiser.warmup", "0"]
     code, _, err = comln("train", "--out", tmp_path / "r", "--steps", 9, *SMALL, *words, capsys=capsys)
