@@ -2,12 +2,15 @@
 
 __all__ = ["gradient_flow"]
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from comln.flow.integrator import FlowInfo, FlowResult, Integrator
+from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
 from comln.flow.meta_gradients.span_adjoint import SpanAdjoint
 from comln.flow.not_differentiated import not_differentiated
@@ -71,6 +74,7 @@ def gradient_flow(
         loss,
         meta_gradient,
         integrator,
+        _is_number(horizon, math.inf) or not _is_number(proximal, 0.0),
     )
     _raise_if_failed(info)
     return weights, info
@@ -87,17 +91,19 @@ def _gradient_flow(
     loss: AbstractLoss,
     meta_gradient: AbstractMetaGradient,
     integrator: Integrator,
+    may_rest: bool,
 ) -> tuple[Float[Array, "way feature"], FlowInfo]:
     labels = not_differentiated(labels, "`labels` are not differentiated. Wrap them in `jax.lax.stop_gradient`.")
     mask = not_differentiated(mask, "`mask` is not differentiated. Wrap it in `jax.lax.stop_gradient`.")
     # Finite squares also keep the Gram matrix and the logits from overflowing.
     squares = [jnp.sum(jnp.square(x)) for x in (initial_weights, embeddings, labels, mask, proximal)]
     finite = jnp.all(jnp.isfinite(jnp.stack(squares)))
+    reaches_infinity = may_rest and meta_gradient.reaches_infinity and not isinstance(integrator.method, Euler)
     problem_result = _first_failure(
         (~finite, FlowResult.non_finite_input),
         (~(jnp.sum(mask) > 0) | jnp.any(mask < 0), FlowResult.empty_support),
         (~(horizon >= 0), FlowResult.invalid_horizon),
-        (jnp.isinf(horizon), FlowResult.infinite_horizon),
+        (jnp.isinf(horizon) & (not reaches_infinity), FlowResult.infinite_horizon),
         (proximal < 0, FlowResult.negative_proximal),
     )
     usable = problem_result == FlowResult.successful
@@ -112,6 +118,7 @@ def _gradient_flow(
         horizon=jnp.where(usable, horizon, jnp.zeros_like(horizon)),
         proximal=jnp.where(usable, proximal, jnp.zeros_like(proximal)),
         loss=loss,
+        may_rest=may_rest,
     )
     with jax.default_matmul_precision("highest"):
         weights, info = meta_gradient.solve(problem, integrator)
@@ -135,6 +142,11 @@ def _closed_backward(open_: Array, cotangent: Array) -> tuple[None, Array]:
 
 
 _closed_unless.defvjp(_closed_forward, _closed_backward)
+
+
+def _is_number(value: Any, number: float) -> bool:
+    """Return whether `value` is known to be `number` before anything runs."""
+    return isinstance(value, int | float) and value == number
 
 
 def _first_failure(*cases: tuple[Bool[Array, ""], FlowResult]) -> FlowResult:

@@ -1,6 +1,6 @@
 """How a flow is integrated, and how the solve ended."""
 
-__all__ = ["Dopri5", "Euler", "FlowInfo", "FlowResult", "Integrator", "Tsit5"]
+__all__ = ["Dopri5", "Euler", "FlowInfo", "FlowResult", "Integrator", "Rodas4", "Tsit5"]
 
 from dataclasses import dataclass
 
@@ -11,12 +11,17 @@ from comln.typing import Array, Int
 
 @dataclass(frozen=True)
 class Tsit5:
-    """Tsitouras' explicit pair of order 5(4), with adaptive steps."""
+    """Tsitouras' explicit pair of order 5(4), with adaptive steps; where the flow is stiff, `Rodas4` goes on."""
 
 
 @dataclass(frozen=True)
 class Dopri5:
-    """Dormand and Prince's explicit pair of order 5(4), with adaptive steps: the solver of the paper."""
+    """Dormand and Prince's explicit pair of order 5(4), the solver of the paper; as `Tsit5` otherwise."""
+
+
+@dataclass(frozen=True)
+class Rodas4:
+    """Hairer and Wanner's linearly implicit method of order 4(3), L-stable, with adaptive steps: for stiff flows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Integrator:
       flow are scaled so that a change by one changes a support example's own logits by about one, whatever the norm of
       the embeddings.
     - `max_steps`: limit on attempted steps, accepted or not; it costs nothing.
-    - `method`: `Tsit5()`, `Dopri5()` or `Euler(step)`.
+    - `method`: `Tsit5()`, `Dopri5()`, `Rodas4()` or `Euler(step)`.
 
     >>> Integrator.euler(step=0.01).method
     Euler(step=0.01)
@@ -50,7 +55,7 @@ class Integrator:
     rtol: float = 1e-5
     atol: float = 1e-5
     max_steps: int = 4096
-    method: Tsit5 | Dopri5 | Euler = Tsit5()
+    method: Tsit5 | Dopri5 | Rodas4 | Euler = Tsit5()
 
     def __post_init__(self) -> None:
         if not (self.rtol >= 0 and self.atol > 0):
@@ -81,7 +86,15 @@ class FlowResult(eqx.Enumeration):
         "squares overflow. Check the network that made them and its learning rate."
     )
     invalid_horizon = "The horizon is negative or not a number. Pass T >= 0, for example as exp(log_horizon)."
-    infinite_horizon = "The horizon is infinite. Pass a finite horizon."
+    infinite_horizon = (
+        "The horizon is infinite, which this meta-gradient or integrator cannot follow, or which was not known when the "
+        "flow was compiled. Pass a finite horizon, or use `SpanAdjoint()` with adaptive steps and pass `horizon=jnp.inf` "
+        "itself or a `proximal` weight."
+    )
+    no_limit = (
+        "The horizon is infinite and the flow has no limit: with `proximal` = 0 the weights of separable examples grow "
+        "for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
+    )
     negative_proximal = "The proximal weight is negative, and the flow would run away. Pass `proximal` >= 0."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."
 

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from comln import CrossEntropy, ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
-from comln.flow import embedded_pair
+from comln.flow import adaptive
+from comln.flow.adaptive import follow
+from comln.flow.head_flow import HeadFlow, HeadParameters
+from comln.flow.head_solve import system_of
 from comln.flow.integrator import Dopri5, Euler, FlowResult
-from comln.flow.meta_gradients.span_adjoint import solve_in_span
+from comln.flow.step_rules import TSITOURAS
 from tests.flow.problems import meta_gradients, query_loss, random_problem, relative_error, solve
 
 EXACT = [SpanAdjoint(), ForwardSensitivity()]
@@ -186,19 +189,26 @@ def test_lanes_of_unlike_length_that_outgrow_the_store_give_the_same_gradients(s
 
     def gradients():
         def coefficients(embeddings, problem, horizon, mask):
-            gram, logits = embeddings @ embeddings.T, embeddings @ problem.initial_weights.T
-            solved, _, steps = solve_in_span(
-                gram, logits, horizon, jnp.asarray(0.02), problem.labels, mask / mask.sum(), CrossEntropy(), TIGHT
+            parameters = HeadParameters(embeddings @ embeddings.T, embeddings @ problem.initial_weights.T, 0.02)
+            system = system_of(HeadFlow(CrossEntropy(), in_span=True), TSITOURAS, TIGHT)
+            followed = follow(
+                system._replace(yields_when_stiff=False),
+                jnp.zeros_like(problem.labels),
+                horizon,
+                jnp.ones(()),
+                jnp.asarray(100_000),
+                jax.tree.map(jnp.asarray, parameters),
+                (problem.labels, mask / mask.sum()),
             )
-            return jnp.sum(jnp.sin(solved)), steps
+            return jnp.sum(jnp.sin(followed.state)), followed.attempts
 
         gradient = jax.vmap(jax.grad(coefficients, argnums=(0, 2), has_aux=True))
         return jax.jit(gradient)(stacked.embeddings, stacked, horizons, masks)
 
-    monkeypatch.setattr(embedded_pair, "SLOTS", 4096)
+    monkeypatch.setattr(adaptive, "SLOTS", 4096)
     expected, steps = gradients()
     assert steps.min() == 0 and steps.max() > 9 * 16
-    monkeypatch.setattr(embedded_pair, "SLOTS", slots)
+    monkeypatch.setattr(adaptive, "SLOTS", slots)
     actual, _ = gradients()
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-11)
@@ -272,7 +282,7 @@ def test_gradient_compiles_once_for_all_horizons():
         ({"embeddings": jnp.zeros((0, 8)), "labels": jnp.zeros((0, 3))}, "Give at least one labelled example"),
         ({"horizon": -1.0}, "negative or not a number"),
         ({"horizon": jnp.nan}, "negative or not a number"),
-        ({"horizon": jnp.inf}, "Pass a finite horizon"),
+        ({"horizon": jnp.inf}, "grow for ever. Pass a finite horizon"),
         ({"mask": jnp.zeros(6)}, "No support example has a positive weight"),
         ({"mask": -jnp.ones(6)}, "No support example has a positive weight"),
         ({"embeddings": jnp.full((6, 8), jnp.nan)}, "hold a NaN, an infinity"),

@@ -20,9 +20,10 @@ class FlowProblem(eqx.Module):
     - `embeddings`: rows $\phi_m$, shape `(support, feature)`.
     - `labels`: rows $y_m$, shape `(support, way)`.
     - `share`: $w_m \ge 0$, summing to one, shape `(support,)`.
-    - `horizon`: $T \ge 0$, finite.
+    - `horizon`: $T \ge 0$; infinite only for a meta-gradient that `reaches_infinity`.
     - `proximal`: $\lambda \ge 0$.
     - `loss`: $\ell$.
+    - `may_rest`: whether the flow may be at rest before its horizon, as far as is known when it is compiled.
     """
 
     initial_weights: Float[Array, "way feature"]
@@ -32,10 +33,16 @@ class FlowProblem(eqx.Module):
     horizon: Scalar
     proximal: Scalar
     loss: AbstractLoss
+    may_rest: bool = eqx.field(static=True)
 
 
 class AbstractMetaGradient(eqx.Module):
     r"""A way to solve the flow and to differentiate $W(T)$ in $W_0$, the embeddings and $T$."""
+
+    @property
+    def reaches_infinity(self) -> bool:
+        """Whether the horizon may be infinite."""
+        return False
 
     @abc.abstractmethod
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:

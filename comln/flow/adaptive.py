@@ -1,0 +1,595 @@
+r"""An adaptive solve with its own reverse mode, for many small autonomous problems at once.
+
+Forward, a step rule follows $\dot y = f(y; \theta)$ from $y(0)$ to $y(T)$. Backward, every accepted step
+$y_{k+1} = \Psi_{h_k}(y_k; \theta)$ is run again from the stored $y_k$ and transposed,
+
+$$ \bar y_k = \Bigl(\frac{\partial \Psi}{\partial y}\Bigr)^{\!\top} \bar y_{k+1}, \qquad
+   \bar\theta \mathrel{+}= \Bigl(\frac{\partial \Psi}{\partial \theta}\Bigr)^{\!\top} \bar y_{k+1}, \qquad
+   \bar T = \langle \bar y(T), f(y(T)) \rangle, $$
+
+which is exact for the discretised flow at fixed step sizes, and stable, since nothing is integrated backwards in time.
+
+**Steps.** As long as the estimated error allows, and no longer than the backward sweep needs
+(`comln.flow.step_rules`). An explicit rule that its limit of stability holds back, with many such steps to come, stops
+and says `STIFF`, so that another rule can go on from there.
+
+**Memory.** At most `SLOTS` states are kept. When they are full every second one is dropped and the stride between
+the kept ones doubles; backward, the steps between two kept states are then taken again. A solve that fits takes no
+step again, and the limit on steps costs nothing; beyond `SLOTS` squared steps their number grows quadratically. An
+implicit rule takes few steps, so that all are kept and their number is limited by the room for them (a program that
+takes implicit steps again would take as long to compile as the rest together).
+
+**Lanes.** All arrays inside have a leading lane axis, and the loops run on while any lane is active, each lane with its
+own step size. `jax.vmap` adds lanes (it would otherwise copy the store at every step), so that a batch of tasks is one
+loop. A lane that has finished or rejected its step takes a step of length zero, whose transpose is the identity.
+"""
+
+__all__ = [
+    "FINISHED",
+    "OUT_OF_STEPS",
+    "SLOTS",
+    "STIFF",
+    "UNDERFLOW",
+    "Followed",
+    "Knots",
+    "System",
+    "add_lanes_by_vmap",
+    "follow",
+    "follow_keeping_knots",
+]
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from comln.flow.step_rules import Rate, Resolvent, RosenbrockRule, StepRule
+from comln.typing import Array, Bool, Float, Int, Scalar
+
+SLOTS = 128
+"""How many states of an explicit solve are kept for the backward pass."""
+
+IMPLICIT_SLOTS = 256
+"""How many steps an implicit solve may take at a tolerance of 1e-5; more at a tighter one."""
+
+SAFETY, SHRINK, GROW = 0.9, 0.2, 8.0
+
+ACTIVE, FINISHED, OUT_OF_STEPS, UNDERFLOW, STIFF = 0, 1, 2, 3, 4
+"""How a lane stands."""
+
+HELD_BACK, WORTH_SWITCHING = 10, 100
+"""A flow is stiff if stability held back so many steps in a row, and would hold back so many more at least."""
+
+EVERY_MODE = 10
+"""How many times the tolerance a step may err in a mode that only the backward sweep excites."""
+
+
+class System(NamedTuple):
+    r"""What is followed, and how.
+
+    - `rule`: how a step is taken. A rule without an error estimate takes steps of length `first_step`.
+    - `rate`: $f$.
+    - `radius`: `radius(state, parameters, constants)` bounds the largest rate of decay, the spectral radius of $f'$.
+    - `resolvent`: solves with $f'$; only a Rosenbrock rule asks for it.
+    - `rtol`, `atol`: bounds on a step's estimated error, in the maximum norm.
+    - `yields_when_stiff`: whether to stop where stability holds back an explicit rule.
+    """
+
+    rule: StepRule
+    rate: Rate
+    radius: Callable[[Array, Any, Any], Scalar]
+    resolvent: Resolvent
+    rtol: float
+    atol: float
+    yields_when_stiff: bool
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every attempted step is kept."""
+        return isinstance(self.rule, RosenbrockRule)
+
+    @property
+    def slots(self) -> int:
+        """How many attempted steps are kept."""
+        if not self.keeps_all:
+            return SLOTS
+        tightness = 1e-5 / max(self.rtol, self.atol)
+        return round(IMPLICIT_SLOTS * max(1.0, tightness ** (1 / (self.rule.order + 1))))
+
+    @property
+    def longest(self) -> tuple[float, float]:
+        """Return the largest step times the radius, and the largest step as a share of the time that remains."""
+        tolerance = EVERY_MODE * max(self.rtol, self.atol)
+        exponent = 1 / (self.rule.order + 1)
+        ratio = (tolerance / self.rule.far) ** exponent
+        return (tolerance / self.rule.near) ** exponent, ratio / (1 + ratio)
+
+
+class _Problem(NamedTuple):
+    """What a solve needs to know, the lane axis leading in every array.
+
+    - `until`: where to stop: `end`, or before it where a part of the solve is repeated.
+    """
+
+    state: Float[Array, "lane ..."]
+    end: Float[Array, " lane"]
+    until: Float[Array, " lane"]
+    first_step: Float[Array, " lane"]
+    most_steps: Int[Array, " lane"]
+    parameters: Any
+    constants: Any
+
+
+class _Clock(NamedTuple):
+    """Where each lane stands between two attempted steps.
+
+    `held_back` counts the steps in a row that stability limited.
+    """
+
+    time: Float[Array, " lane"]
+    step: Float[Array, " lane"]
+    state: Float[Array, "lane ..."]
+    rate: Float[Array, "lane ..."]
+    radius: Float[Array, " lane"]
+    held_back: Int[Array, " lane"]
+    status: Int[Array, " lane"]
+    attempts: Int[Array, " lane"]
+
+
+class _Attempts(NamedTuple):
+    """Attempted steps, for the way back: where each began, how long it wanted to be, and how long it was.
+
+    `taken` is zero where a step was rejected or the lane had finished.
+    """
+
+    states: Float[Array, "slot lane ..."]
+    times: Float[Array, "slot lane"]
+    steps: Float[Array, "slot lane"]
+    taken: Float[Array, "slot lane"]
+
+
+def _per_lane(values: Array, like: Array) -> Array:
+    """Return `values`, one a lane, with as many axes as `like`."""
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))
+
+
+def _step_length(system: System, clock: _Clock, problem: _Problem) -> tuple[Array, Array, Array]:
+    """Return the step of every lane, whether it is its last, and whether stability held it back."""
+    remaining = problem.until - clock.time
+    step, held_back = clock.step, jnp.zeros_like(clock.status, bool)
+    if system.rule.adaptive:
+        per_radius, per_remaining = system.longest
+        radius = jnp.maximum(clock.radius, jnp.finfo(step.dtype).tiny)
+        held_back = step > system.rule.stability / radius
+        longest = jnp.maximum(per_radius / radius, per_remaining * (problem.end - clock.time))
+        step = jnp.minimum(step, jnp.minimum(longest, system.rule.stability / radius))
+    last = step >= 0.999 * remaining
+    step = jnp.where(last, remaining, step)
+    return jnp.where(clock.status == ACTIVE, step, 0.0), last, held_back
+
+
+def _attempt(system: System, clock: _Clock, problem: _Problem) -> tuple[_Clock, Float[Array, " lane"]]:
+    """Attempt one step in every active lane; return where the lanes stand then, and the steps taken (0 if rejected)."""
+    active = clock.status == ACTIVE
+    step, last, limited = _step_length(system, clock, problem)
+
+    def one_lane(state: Array, first: Array, step: Array, parameters: Any, constants: Any) -> tuple[Array, ...]:
+        new, new_rate, error = system.rule.take(
+            system.rate, system.resolvent, state, first, step, parameters, constants
+        )
+        if not system.rule.adaptive:
+            size = jnp.where(jnp.all(jnp.isfinite(new)), 1.0, jnp.inf).astype(new.dtype)
+            return new, new_rate, size, jnp.zeros_like(step)
+        scale = system.atol + system.rtol * jnp.maximum(jnp.abs(state), jnp.abs(new))
+        return new, new_rate, jnp.max(jnp.abs(error) / scale), system.radius(new, parameters, constants)
+
+    new, new_rate, error, radius = jax.vmap(one_lane)(
+        clock.state, clock.rate, step, problem.parameters, problem.constants
+    )
+    accept = active & (error <= 1.0)
+    # A NaN fails every comparison: it rejects the step and shrinks the next one as far as one step may.
+    finite = error < jnp.inf
+    exponent = -1 / system.rule.order
+    factor = jnp.where(finite, jnp.clip(SAFETY * jnp.where(finite, error, 1.0) ** exponent, SHRINK, GROW), SHRINK)
+    factor = factor if system.rule.adaptive else jnp.where(finite, 1.0, 0.0)
+    time = jnp.where(accept, jnp.where(last, problem.until, clock.time + step), clock.time)
+    next_step = jnp.where(active, factor * step, clock.step)
+    attempts = clock.attempts + active.astype(clock.attempts.dtype)
+    held_back = jnp.where(limited, clock.held_back + 1, 0)
+    radius = jnp.where(accept, radius, clock.radius)
+
+    tiny = 4 * jnp.finfo(step.dtype).eps * clock.time + jnp.finfo(step.dtype).tiny
+    status = jnp.where(active & (attempts >= problem.most_steps), OUT_OF_STEPS, clock.status)
+    if system.yields_when_stiff:
+        to_come = radius * (problem.end - time) / system.rule.stability
+        status = jnp.where(active & (held_back >= HELD_BACK) & (to_come > WORTH_SWITCHING), STIFF, status)
+    status = jnp.where(active & ~accept & (next_step <= tiny), UNDERFLOW, status)
+    status = jnp.where(accept & last, FINISHED, status)
+    keep = _per_lane(accept, new)
+    moved = _Clock(
+        time,
+        next_step,
+        jnp.where(keep, new, clock.state),
+        jnp.where(keep, new_rate, clock.rate),
+        radius,
+        held_back.astype(clock.held_back.dtype),
+        status.astype(clock.status.dtype),
+        attempts,
+    )
+    return moved, jnp.where(accept, step, 0.0)
+
+
+def _start(system: System, problem: _Problem, time: Float[Array, " lane"], step: Float[Array, " lane"]) -> _Clock:
+    first = jax.vmap(system.rate)(problem.state, problem.parameters, problem.constants)
+    radius = jnp.zeros_like(time)
+    if system.rule.adaptive:
+        radius = jax.vmap(system.radius)(problem.state, problem.parameters, problem.constants)
+    status = jnp.where(time < problem.until, ACTIVE, FINISHED).astype(jnp.int32)
+    status = jnp.where((status == ACTIVE) & (problem.most_steps <= 0), OUT_OF_STEPS, status)
+    none = jnp.zeros_like(status)
+    return _Clock(time, step, problem.state, first, radius, none, status, none)
+
+
+def _any_active(clock: _Clock) -> Bool[Array, ""]:
+    return jnp.any(clock.status == ACTIVE)
+
+
+def _empty_store(clock: _Clock, slots: int) -> _Attempts:
+    def empty(x: Array) -> Array:
+        return jnp.zeros((slots, *x.shape), x.dtype)
+
+    return _Attempts(empty(clock.state), empty(clock.time), empty(clock.step), empty(clock.step))
+
+
+def _write(store: _Attempts, slot: Int[Array, ""], before: _Clock, taken: Float[Array, " lane"]) -> _Attempts:
+    return _Attempts(
+        store.states.at[slot].set(before.state),
+        store.times.at[slot].set(before.time),
+        store.steps.at[slot].set(before.step),
+        store.taken.at[slot].set(taken),
+    )
+
+
+def _within_store(system: System, problem: _Problem) -> _Problem:
+    """Return the problem with no more steps than there is room for, where all are kept."""
+    if not system.keeps_all:
+        return problem
+    return problem._replace(most_steps=jnp.minimum(problem.most_steps, system.slots))
+
+
+def _solve(system: System, problem: _Problem) -> _Clock:
+    """Follow every lane to its end, keeping nothing."""
+    problem = _within_store(system, problem)
+    clock = _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
+    return jax.lax.while_loop(_any_active, lambda clock: _attempt(system, clock, problem)[0], clock)
+
+
+class _Kept(NamedTuple):
+    """What the backward pass starts from; `attempts` and `stride` are the same in every lane."""
+
+    store: _Attempts
+    attempts: Int[Array, " lane"]
+    stride: Int[Array, " lane"]
+
+
+def _solve_and_keep(system: System, problem: _Problem) -> tuple[_Clock, _Kept]:
+    """Follow every lane to its end, keeping every `stride`-th attempt."""
+    problem = _within_store(system, problem)
+    slots = system.slots
+    clock = _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
+    # One slot more than is kept, to write to where an attempt is not kept.
+    carry = (jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32), clock, _empty_store(clock, slots + 1))
+
+    def go_on(carry: tuple[Array, Array, _Clock, _Attempts]) -> Array:
+        return _any_active(carry[2])
+
+    def has_room(carry: tuple[Array, Array, _Clock, _Attempts]) -> Array:
+        count, stride, _, _ = carry
+        return go_on(carry) & (count < slots * stride)
+
+    def advance(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
+        count, stride, clock, store = carry
+        moved, taken = _attempt(system, clock, problem)
+        slot = jnp.where(count % stride == 0, count // stride, slots)
+        return count + 1, stride, moved, _write(store, slot, clock, taken)
+
+    def thin(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
+        count, stride, clock, store = carry
+        every_second = jnp.minimum(2 * jnp.arange(slots + 1), slots)
+        return count, 2 * stride, clock, jax.tree.map(lambda x: x[every_second], store)
+
+    def fill(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
+        filled = jax.lax.while_loop(has_room, advance, carry)
+        return jax.lax.cond(go_on(filled), thin, lambda carry: carry, filled)
+
+    if system.keeps_all:
+        count, stride, clock, store = jax.lax.while_loop(go_on, advance, carry)
+    else:
+        count, stride, clock, store = jax.lax.while_loop(go_on, fill, carry)
+    lanes = problem.end.shape
+    return clock, _Kept(store, jnp.broadcast_to(count, lanes), jnp.broadcast_to(stride, lanes))
+
+
+def _transpose(
+    system: System,
+    attempts: _Attempts,
+    knots_bar: Array | None,
+    first: Int[Array, ""],
+    past: Int[Array, ""],
+    state_bar: Array,
+    parameters_bar: Any,
+    problem: _Problem,
+) -> tuple[Array, Any]:
+    """Pull cotangents back through the attempts `past - 1, ..., first` (slots modulo their number).
+
+    Where `knots_bar` is given, the cotangent of the state in each slot is added when the sweep comes by.
+    """
+
+    def one_lane(state: Array, step: Array, state_bar: Array, parameters: Any, constants: Any) -> tuple[Array, Any]:
+        def take(state: Array, parameters: Any) -> Array:
+            first = system.rate(state, parameters, constants)
+            return system.rule.take(system.rate, system.resolvent, state, first, step, parameters, constants)[0]
+
+        return jax.vjp(take, state, parameters)[1](state_bar)
+
+    def back(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+        past, state_bar, parameters_bar = carry
+        slot = (past - 1) % attempts.taken.shape[0]
+        state_bar, more = jax.vmap(one_lane)(
+            attempts.states[slot], attempts.taken[slot], state_bar, problem.parameters, problem.constants
+        )
+        if knots_bar is not None:
+            state_bar = state_bar + knots_bar[slot]
+        return past - 1, state_bar, jax.tree.map(jnp.add, parameters_bar, more)
+
+    _, state_bar, parameters_bar = jax.lax.while_loop(lambda c: c[0] > first, back, (past, state_bar, parameters_bar))
+    return state_bar, parameters_bar
+
+
+def _pull_back(
+    system: System,
+    kept: _Kept,
+    knots_bar: Array | None,
+    reached: Float[Array, " lane"],
+    state_bar: Array,
+    problem: _Problem,
+) -> tuple[Array, Any]:
+    """Pull cotangents at time `reached` (and those of the kept states, if any) back to time zero.
+
+    Where every attempt was kept, they are transposed as they are. Where only every `stride`-th was, the steps from a
+    kept state to the time already reached backwards are taken again, the last `SLOTS` of them are transposed, and so on
+    until the kept state itself is reached; then comes the kept state before it.
+    """
+    store, count, stride = kept.store, jnp.max(kept.attempts), jnp.max(kept.stride)
+    parameters_bar = jax.tree.map(jnp.zeros_like, problem.parameters)
+    if system.keeps_all:
+        return _transpose(system, store, knots_bar, jnp.zeros_like(count), count, state_bar, parameters_bar, problem)
+    whole = stride == 1
+    segments = jnp.where(whole, jnp.minimum(count, 1), (count + stride - 1) // stride)
+    again_system = system._replace(yields_when_stiff=False)
+    unlimited = jnp.full_like(problem.most_steps, jnp.iinfo(problem.most_steps.dtype).max)
+
+    def again(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
+        segment, reached, state_bar, parameters_bar = carry
+        began = store.times[segment]
+        part = problem._replace(state=store.states[segment], until=reached, most_steps=unlimited)
+        clock = _start(again_system, part, began, store.steps[segment])
+
+        def advance(carry: tuple[Array, _Clock, _Attempts]) -> tuple[Array, _Clock, _Attempts]:
+            taken_again, clock, ring = carry
+            moved, taken = _attempt(again_system, clock, part)
+            return taken_again + 1, moved, _write(ring, taken_again % SLOTS, clock, taken)
+
+        ring = jax.tree.map(lambda x: x[:SLOTS], store)
+        taken_again, _, ring = jax.lax.while_loop(
+            lambda c: _any_active(c[1]) & ~whole, advance, (jnp.zeros((), jnp.int32), clock, ring)
+        )
+        past = jnp.where(whole, count, taken_again)
+        first = jnp.maximum(past - SLOTS, 0)
+        slots_bar = None if knots_bar is None else jnp.where(whole, knots_bar[:SLOTS], 0.0)
+        state_bar, parameters_bar = _transpose(
+            system, ring, slots_bar, first, past, state_bar, parameters_bar, part
+        )
+        # The slot of `first` holds the oldest attempt that was transposed; with none, the segment is already behind us.
+        oldest = ring.times[first % SLOTS]
+        reached = jnp.where((past > 0) & ~whole, jnp.minimum(oldest, reached), began)
+        done = jnp.all(reached <= began)
+        if knots_bar is not None:
+            state_bar = state_bar + jnp.where(done & ~whole, knots_bar[segment], 0.0)
+        return segment - done.astype(segment.dtype), reached, state_bar, parameters_bar
+
+    carry = (segments - 1, reached, state_bar, parameters_bar)
+    return jax.lax.while_loop(lambda carry: carry[0] >= 0, again, carry)[2:]
+
+
+def add_lanes_by_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, with lanes as axis 0 of every argument and result, so that `jax.vmap` adds lanes to it."""
+
+    @jax.custom_batching.custom_vmap
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    @call.def_vmap
+    def _(size: int, batched: Any, *arguments: Any) -> Any:
+        def merge(x: Array, is_batched: bool) -> Array:
+            x = x if is_batched else jnp.broadcast_to(x[None], (size, *x.shape))
+            return x.reshape(size * x.shape[1], *x.shape[2:])
+
+        def split(x: Array) -> Array:
+            return x.reshape(size, x.shape[0] // size, *x.shape[1:])
+
+        results = jax.tree.map(split, call(*jax.tree.map(merge, arguments, tuple(batched))))
+        return results, jax.tree.map(lambda _: True, results)
+
+    return call
+
+
+class Followed(NamedTuple):
+    """How far a solve came: the state and time that it reached, how it ended, and its attempted steps."""
+
+    state: Float[Array, "..."]
+    time: Scalar
+    status: Int[Array, ""]
+    attempts: Int[Array, ""]
+
+
+class Knots(NamedTuple):
+    r"""States that a solve passed, in order, one a slot; unused slots hold an infinite time."""
+
+    states: Float[Array, "slot ..."]
+    times: Float[Array, " slot"]
+
+
+def _swap_slots_and_lanes(store: _Attempts) -> _Attempts:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), store)
+
+
+def _solver(system: System) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return `_solve`, `_solve_and_keep` and `_pull_back`, lanes first in all that they take and return.
+
+    Where no lane has anything to follow they are left out.
+    """
+
+    def at_start(problem: _Problem) -> _Clock:
+        return _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
+
+    def solve(problem: _Problem) -> _Clock:
+        return jax.lax.cond(jnp.any(problem.end > 0), lambda problem: _solve(system, problem), at_start, problem)
+
+    def solve_and_keep(problem: _Problem) -> tuple[_Clock, _Kept]:
+        def run(problem: _Problem) -> tuple[_Clock, _Kept]:
+            clock, kept = _solve_and_keep(system, problem)
+            return clock, kept._replace(store=_swap_slots_and_lanes(kept.store))
+
+        def skip(problem: _Problem) -> tuple[_Clock, _Kept]:
+            clock = at_start(problem)
+            store = _swap_slots_and_lanes(_empty_store(clock, system.slots + 1))
+            return clock, _Kept(store, clock.attempts, clock.attempts + 1)
+
+        return jax.lax.cond(jnp.any(problem.end > 0), run, skip, problem)
+
+    def pull_back(
+        kept: _Kept, clock: _Clock, state_bar: Array, knots_bar: Array | None, problem: _Problem
+    ) -> tuple[Array, Array, Any]:
+        def run(kept: _Kept, state_bar: Array, knots_bar: Array | None, problem: _Problem) -> tuple[Array, Any]:
+            kept = kept._replace(store=_swap_slots_and_lanes(kept.store))
+            knots_bar = None if knots_bar is None else jnp.moveaxis(knots_bar, 0, 1)
+            return _pull_back(system, kept, knots_bar, clock.time, state_bar, problem)
+
+        def skip(kept: _Kept, state_bar: Array, knots_bar: Array | None, problem: _Problem) -> tuple[Array, Any]:
+            return state_bar, jax.tree.map(jnp.zeros_like, problem.parameters)
+
+        end_bar = jax.vmap(lambda a, b: jnp.sum(a * b))(state_bar, clock.rate)
+        end_bar = jnp.where(clock.status == FINISHED, end_bar, 0.0)
+        state_bar, parameters_bar = jax.lax.cond(
+            jnp.any(kept.attempts > 0), run, skip, kept, state_bar, knots_bar, problem
+        )
+        return state_bar, end_bar, parameters_bar
+
+    return (
+        add_lanes_by_vmap(solve),
+        add_lanes_by_vmap(solve_and_keep),
+        add_lanes_by_vmap(pull_back),
+    )
+
+
+def _one_lane(state: Any, end: Any, first_step: Any, most_steps: Any, parameters: Any, constants: Any) -> _Problem:
+    problem = _Problem(state, end, end, first_step, most_steps.astype(jnp.int32), parameters, constants)
+    return jax.tree.map(lambda x: x[None], problem)
+
+
+def _followed(clock: _Clock) -> Followed:
+    return Followed(clock.state, clock.time, clock.status, clock.attempts)
+
+
+def follow(
+    system: System,
+    state: Float[Array, "..."],
+    end: Scalar,
+    first_step: Scalar,
+    most_steps: Int[Array, ""],
+    parameters: Any,
+    constants: Any,
+) -> Followed:
+    r"""Return where $\dot y = f(y; \theta)$ is at time $T$.
+
+    Differentiable in reverse mode in `state`, `end` and `parameters`; `jax.vmap` makes one loop of a batch.
+
+    **Arguments:**
+    - `system`: $f$, and how it is followed.
+    - `state`: $y(0)$.
+    - `end`: $T \ge 0$, finite. A solve that stopped before it has no gradient in it.
+    - `first_step`: the length of the first attempt.
+    - `most_steps`: limit on attempted steps.
+    - `parameters`: $\theta$, a pytree of arrays. `constants`: what $f$ needs and is not differentiated in.
+    """
+    solve, solve_and_keep, pull_back = _solver(system)
+
+    @jax.custom_vjp
+    def run(problem: _Problem) -> Followed:
+        return _followed(solve(problem))
+
+    def run_forward(problem: _Problem) -> Any:
+        clock, kept = solve_and_keep(problem)
+        return _followed(clock), (problem, clock, kept)
+
+    def run_backward(residuals: Any, cotangents: Followed) -> Any:
+        problem, clock, kept = residuals
+        return (_cotangent(problem, *pull_back(kept, clock, cotangents.state, None, problem)),)
+
+    run.defvjp(run_forward, run_backward)
+    followed = run(_one_lane(state, end, first_step, most_steps, parameters, constants))
+    return jax.tree.map(lambda x: x[0], followed)
+
+
+def follow_keeping_knots(
+    system: System,
+    state: Float[Array, "..."],
+    end: Scalar,
+    first_step: Scalar,
+    most_steps: Int[Array, ""],
+    parameters: Any,
+    constants: Any,
+) -> tuple[Followed, Knots]:
+    """Do as `follow` does, and return besides the kept states, differentiable as well: the first is `state`."""
+    _, solve_and_keep, pull_back = _solver(system)
+
+    @jax.custom_vjp
+    def run(problem: _Problem) -> tuple[Followed, Knots]:
+        return run_forward(problem)[0]
+
+    def run_forward(problem: _Problem) -> Any:
+        clock, kept = solve_and_keep(problem)
+        used = -(-kept.attempts // kept.stride)
+        unused = jnp.arange(SLOTS + 1) >= used[:, None]
+        knots = Knots(kept.store.states, jnp.where(unused, jnp.inf, kept.store.times))
+        return (_followed(clock), knots), (problem, clock, kept)
+
+    def run_backward(residuals: Any, cotangents: tuple[Followed, Knots]) -> Any:
+        problem, clock, kept = residuals
+        followed_bar, knots_bar = cotangents
+        bars = pull_back(kept, clock, followed_bar.state, knots_bar.states, problem)
+        return (_cotangent(problem, *bars),)
+
+    run.defvjp(run_forward, run_backward)
+    results = run(_one_lane(state, end, first_step, most_steps, parameters, constants))
+    return jax.tree.map(lambda x: x[0], results)
+
+
+def _cotangent(problem: _Problem, state_bar: Array, end_bar: Array, parameters_bar: Any) -> _Problem:
+    """Return the cotangent of `problem`, which depends on `end` by `end` alone."""
+
+    def none(x: Array) -> Any:
+        return np.zeros(x.shape, jax.dtypes.float0) if jnp.issubdtype(x.dtype, jnp.integer) else jnp.zeros_like(x)
+
+    return _Problem(
+        state=state_bar,
+        end=end_bar,
+        until=jnp.zeros_like(end_bar),
+        first_step=jnp.zeros_like(end_bar),
+        most_steps=none(problem.most_steps),
+        parameters=parameters_bar,
+        constants=jax.tree.map(none, problem.constants),
+    )

@@ -1,0 +1,118 @@
+"""How a head's flow is followed: which solver takes which part of the way."""
+
+__all__ = ["first_explicit_step", "rule_of", "solve_head_flow", "system_of"]
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from comln.flow.adaptive import FINISHED, STIFF, System, follow
+from comln.flow.equilibrium import come_to_rest
+from comln.flow.head_flow import HeadFlow, HeadParameters
+from comln.flow.integrator import Dopri5, Euler, Integrator, Rodas4, Tsit5
+from comln.flow.linear_flow import follow_linear_flow
+from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS, StepRule
+from comln.losses import SquaredError
+from comln.typing import Array, Bool, Int, Scalar
+
+
+def rule_of(integrator: Integrator) -> StepRule:
+    """Return the step rule of the integrator's method."""
+    match integrator.method:
+        case Tsit5():
+            return TSITOURAS
+        case Dopri5():
+            return DORMAND_PRINCE
+        case Rodas4():
+            return RODAS
+        case Euler():
+            return EULER
+
+
+def system_of(flow: HeadFlow, rule: StepRule, integrator: Integrator) -> System:
+    """Return the flow as a system that is followed by `rule`; an explicit adaptive rule stops where it is stiff."""
+    yields = rule.adaptive and rule is not RODAS
+    return System(rule, flow.rate, flow.radius, flow.resolvent, integrator.rtol, integrator.atol, yields)
+
+
+def first_explicit_step(parameters: HeadParameters) -> Scalar:
+    """Return a length for the first step: the state moves by about one share of a logit a unit of time."""
+    return jax.lax.stop_gradient(1 / (1 + parameters.proximal))
+
+
+def is_settled(parameters: HeadParameters, end: Scalar) -> Bool[Array, ""]:
+    r"""Return whether nothing is left to follow at `end`: $e^{-\lambda T}$ is below what the precision resolves.
+
+    Every mode of the flow, and of its derivative, decays at least as fast as $e^{-\lambda t}$ towards its limit.
+    """
+    return parameters.proximal * end >= 4 - jnp.log(jnp.finfo(end.dtype).eps)
+
+
+def solve_head_flow(
+    flow: HeadFlow,
+    integrator: Integrator,
+    parameters: HeadParameters,
+    constants: Any,
+    unit: Scalar,
+    horizon: Scalar,
+    may_rest: bool,
+) -> tuple[Array, Int[Array, ""], Int[Array, ""]]:
+    r"""Return $u(c^2 T)$ of the flow from zero, the status of the solve, and its steps.
+
+    - The squared error's flow is solved in closed form.
+    - A flow that is at rest long before $T$, or whose $T$ is infinite, is solved for where it rests.
+    - An explicit pair takes the rest; where its stability holds it back, a Rosenbrock method goes on.
+    - Euler's method takes its fixed steps, whatever the loss.
+
+    Differentiable in `parameters` and `horizon`; the gradient in `horizon` is zero where the flow is at rest.
+
+    - `unit`: $c^2$. `horizon`: $T \ge 0$, infinite only if it `may_rest`.
+    - `may_rest`: whether the flow may be at rest before $T$; if it cannot, that part need not be compiled.
+    """
+    end = unit * horizon
+    labels, _ = constants
+    support, way = labels.shape
+    rows = support if flow.in_span else parameters.factor.shape[1]
+    start = jnp.zeros((rows, way), parameters.factor.dtype)
+    most_steps = jnp.asarray(integrator.max_steps, jnp.int32)
+    rule = rule_of(integrator)
+    system = system_of(flow, rule, integrator)
+    if isinstance(integrator.method, Euler):
+        first_step = jax.lax.stop_gradient(integrator.method.step * unit)
+        followed = follow(system, start, end, first_step, most_steps, parameters, constants)
+        return followed.state, followed.status, followed.attempts
+    if isinstance(flow.loss, SquaredError):
+        state = follow_linear_flow(flow.in_span, parameters, constants, end)
+        return state, jnp.asarray(FINISHED), jnp.zeros((), jnp.int32)
+
+    settled = jnp.isinf(end) | is_settled(parameters, end) if may_rest else jnp.zeros((), bool)
+    followed = follow(
+        system,
+        start,
+        jnp.where(settled, 0.0, end),
+        first_explicit_step(parameters),
+        most_steps,
+        parameters,
+        constants,
+    )
+    state, status, steps = followed.state, followed.status, followed.attempts
+    if system.yields_when_stiff:
+        stiff = status == STIFF
+        remaining = jnp.where(stiff, end - jax.lax.stop_gradient(followed.time), 0.0)
+        radius = jax.lax.stop_gradient(flow.radius(state, parameters, constants))
+        went_on = follow(
+            system_of(flow, RODAS, integrator),
+            state,
+            remaining,
+            rule.stability / radius,
+            most_steps - steps,
+            parameters,
+            constants,
+        )
+        state, steps = went_on.state, steps + went_on.attempts
+        status = jnp.where(stiff, went_on.status, status)
+    if not may_rest:
+        return state, status, steps
+    rest = come_to_rest(flow, settled, state, parameters, constants)
+    return rest.state, jnp.where(settled, rest.status, status), steps + rest.steps
