@@ -7,9 +7,12 @@ __all__ = [
     "Examples",
     "ForwardSensitivity",
     "Integrator",
+    "SigmoidCrossEntropy",
     "SpanAdjoint",
+    "SquaredError",
     "__version__",
     "gradient_flow",
+    "gradient_flow_path",
     "load_run",
 ]
 
@@ -19,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from comln.episode import Episode, Examples
     from comln.flow.gradient_flow import gradient_flow
+    from comln.flow.gradient_flow_path import gradient_flow_path
     from comln.flow.integrator import Integrator
     from comln.flow.meta_gradients import ForwardSensitivity, SpanAdjoint
     from comln.learners import COMLN
-    from comln.losses import CrossEntropy
+    from comln.losses import CrossEntropy, SigmoidCrossEntropy, SquaredError
     from comln.run import load_run
 
     __version__: str
@@ -34,8 +38,11 @@ _HOMES = {
     "Examples": "comln.episode",
     "ForwardSensitivity": "comln.flow.meta_gradients",
     "Integrator": "comln.flow.integrator",
+    "SigmoidCrossEntropy": "comln.losses",
     "SpanAdjoint": "comln.flow.meta_gradients",
+    "SquaredError": "comln.losses",
     "gradient_flow": "comln.flow.gradient_flow",
+    "gradient_flow_path": "comln.flow.gradient_flow_path",
     "load_run": "comln.run",
 }
 

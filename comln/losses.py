@@ -79,8 +79,8 @@ def multiply_curvature(
 ) -> Float[Array, "example way"]:
     r"""Return $\mathrm{diag}(a_m) v_m$, less $a_m a_m^\top v_m / \sum_n a_{mn}$ if `shift_invariant`.
 
-    The latter as $C^\top \mathrm{diag}(a) C v$ with $C = I - \mathbf{1} a^\top / \sum_n a_n$: the same matrix, but where
-    one way has nearly all of $a$ its small entries keep their relative precision.
+    The latter as $C^\top \mathrm{diag}(a) C v$ with $C = I - \mathbf{1} a^\top / \sum_n a_n$: the same matrix, but
+    where one way has nearly all of $a$ its small entries keep their relative precision.
     """
     if not shift_invariant:
         return diagonal * vectors
@@ -144,7 +144,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 @jax.custom_jvp
 def _softmax_residual(logits: Array, labels: Array) -> Array:
-    r"""Return $\sigma p - y$ with $\sigma = \sum_n y_n$, to full relative precision where $p$ is close to $y$ = one-hot.
+    r"""Return $\sigma p - y$ with $\sigma = \sum_n y_n$, relatively precise where $p$ is close to a one-hot $y$.
 
     There $p_y - 1$ cancels, and only the others' sum knows it: a residual sums to zero, so its rounded sum is error,
     and is taken off in proportion to the labels. The correction is zero in exact arithmetic, so the derivative is that
@@ -167,7 +167,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 
 class SigmoidCrossEntropy(AbstractLoss):
-    r"""Binary cross-entropy of each way, $\ell(\eta, y) = \sum_n \log(1 + e^{\eta_n}) - y_n\eta_n$: for multi-label tasks.
+    r"""Binary cross-entropy of every way, $\ell(\eta, y) = \sum_n \log(1 + e^{\eta_n}) - y_n\eta_n$, for many labels.
 
     The labels are in $[0, 1]$, each by itself. Gradient $\sigma(\eta) - y$, curvature
     $\mathrm{diag}(\sigma(\eta)(1 - \sigma(\eta)))$, with $\sigma$ the logistic function (Cox, 1958).
@@ -203,7 +203,7 @@ class SigmoidCrossEntropy(AbstractLoss):
 
 
 class SquaredError(AbstractLoss):
-    r"""Half the squared distance, $\ell(\eta, y) = \frac12 \sum_n (\eta_n - y_n)^2$: for regression, and as a classifier.
+    r"""Half the squared distance, $\ell(\eta, y) = \frac12 \sum_n (\eta_n - y_n)^2$: for regression and for classes.
 
     Its flow is linear and is solved in closed form (`comln.flow.linear_flow`).
 

@@ -45,6 +45,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from comln.flow.highest_precision import at_highest_precision
 from comln.flow.step_rules import Rate, Resolvent, RosenbrockRule, StepRule
 from comln.typing import Array, Bool, Float, Int, Scalar
 
@@ -389,9 +390,7 @@ def _pull_back(
         past = jnp.where(whole, count, taken_again)
         first = jnp.maximum(past - SLOTS, 0)
         slots_bar = None if knots_bar is None else jnp.where(whole, knots_bar[:SLOTS], 0.0)
-        state_bar, parameters_bar = _transpose(
-            system, ring, slots_bar, first, past, state_bar, parameters_bar, part
-        )
+        state_bar, parameters_bar = _transpose(system, ring, slots_bar, first, past, state_bar, parameters_bar, part)
         # The slot of `first` holds the oldest attempt that was transposed; with none, the segment is already behind us.
         oldest = ring.times[first % SLOTS]
         reached = jnp.where((past > 0) & ~whole, jnp.minimum(oldest, reached), began)
@@ -436,10 +435,14 @@ class Followed(NamedTuple):
 
 
 class Knots(NamedTuple):
-    r"""States that a solve passed, in order, one a slot; unused slots hold an infinite time."""
+    """States that a solve passed, in order, one a slot, with the steps that it then tried.
+
+    A slot that was not used holds an infinite time.
+    """
 
     states: Float[Array, "slot ..."]
     times: Float[Array, " slot"]
+    steps: Float[Array, " slot"]
 
 
 def _swap_slots_and_lanes(store: _Attempts) -> _Attempts:
@@ -535,6 +538,7 @@ def follow(
         clock, kept = solve_and_keep(problem)
         return _followed(clock), (problem, clock, kept)
 
+    @at_highest_precision
     def run_backward(residuals: Any, cotangents: Followed) -> Any:
         problem, clock, kept = residuals
         return (_cotangent(problem, *pull_back(kept, clock, cotangents.state, None, problem)),)
@@ -563,10 +567,12 @@ def follow_keeping_knots(
     def run_forward(problem: _Problem) -> Any:
         clock, kept = solve_and_keep(problem)
         used = -(-kept.attempts // kept.stride)
-        unused = jnp.arange(SLOTS + 1) >= used[:, None]
-        knots = Knots(kept.store.states, jnp.where(unused, jnp.inf, kept.store.times))
+        unused = jnp.arange(system.slots + 1, dtype=used.dtype)[None, :] >= used[:, None]
+        times = jnp.where(unused, jnp.inf, kept.store.times)
+        knots = Knots(kept.store.states, times, kept.store.steps)
         return (_followed(clock), knots), (problem, clock, kept)
 
+    @at_highest_precision
     def run_backward(residuals: Any, cotangents: tuple[Followed, Knots]) -> Any:
         problem, clock, kept = residuals
         followed_bar, knots_bar = cotangents

@@ -1,7 +1,7 @@
 r"""Where a flow comes to rest: the minimiser of the regularised support loss, and its derivative.
 
 At rest $f(u_*; \theta) = 0$, so by the implicit function theorem
-$\bar\theta = (\partial f / \partial\theta)^\top (-f'(u_*))^{-\top} \bar u$ (Rajeswaran et al., 2019, for meta-learning).
+$\bar\theta = (\partial f / \partial\theta)^\top (-f'(u_*))^{-\top} \bar u$ (Rajeswaran et al., 2019).
 The minimiser is found by Newton's method with steps of $\log(1 + \delta)/\delta$, where $\delta$ is the largest change
 of a logit by the full step: for losses as flat as the logistic one such a step always goes down, from anywhere
 (Sun and Tran-Dinh, 2019), and it becomes the full step near the solution.
@@ -21,12 +21,16 @@ import numpy as np
 
 from comln.flow.adaptive import FINISHED, OUT_OF_STEPS, add_lanes_by_vmap
 from comln.flow.head_flow import HeadFlow, HeadParameters
+from comln.flow.highest_precision import at_highest_precision
 from comln.typing import Array, Bool, Float, Int
 
 NO_LIMIT = 5
 """How a lane ends whose flow goes on for ever; the other codes are those of `comln.flow.adaptive`."""
 
 MOST_STEPS = 200
+
+NEGLIGIBLE_LOGITS = 0.02
+"""How far the tiny proximal term may move a logit. That much is corrected for to first order; more is an error."""
 
 
 class Rest(NamedTuple):
@@ -38,7 +42,7 @@ class Rest(NamedTuple):
 
 
 def _tiny_proximal(dtype: Any) -> float:
-    return 1e-3 * float(jnp.finfo(dtype).eps) ** 0.5
+    return 0.1 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
 class _Search(NamedTuple):
@@ -55,9 +59,7 @@ def _find(flow: HeadFlow, wanted: Array, state: Array, parameters: HeadParameter
     smallest_change = 100 * jnp.finfo(dtype).eps
 
     def advance(search: _Search) -> _Search:
-        step = flow.resolvent(search.state, zero, parameters, constants)(
-            flow.rate(search.state, parameters, constants)
-        )
+        step = flow.resolvent(search.state, zero, parameters, constants)(flow.rate(search.state, parameters, constants))
         change = jnp.max(jnp.abs(parameters.factor @ step))
         change = jnp.where(jnp.isfinite(change), change, jnp.inf)
         shorten = jnp.where(change > 0, jnp.log1p(change) / change, 1.0)
@@ -99,15 +101,22 @@ def come_to_rest(
         # The first-order effect of the tiny proximal term, to be taken off, and the test of whether there is a limit.
         solve = flow.resolvent(rest.state, jnp.zeros_like(parameters.proximal), parameters, constants)
         effect = solve(parameters.proximal * rest.state)
-        negligible = jnp.max(jnp.abs(parameters.factor @ effect)) < 0.1
+        negligible = jnp.max(jnp.abs(parameters.factor @ effect)) < NEGLIGIBLE_LOGITS
         corrected = jnp.where(wanted & unregularised, rest.state + effect, rest.state)
         limitless = wanted & unregularised & ~negligible
         return rest._replace(state=corrected, status=jnp.where(limitless, NO_LIMIT, rest.status))
 
     def pull_back(wanted: Array, state: Array, state_bar: Array, parameters: HeadParameters, constants: Any) -> Any:
-        shifted, _ = regularised(parameters)
+        shifted, unregularised = regularised(parameters)
         _, solve_transposed = flow.resolvents(state, jnp.zeros_like(shifted.proximal), shifted, constants)
-        rate_bar = solve_transposed(jnp.where(wanted, state_bar, jnp.zeros_like(state_bar)))
+        state_bar = jnp.where(wanted, state_bar, jnp.zeros_like(state_bar))
+        if flow.loss.shift_invariant:
+            # The state's ways always sum to zero. Where they do not, only the tiny proximal term would hold the solve.
+            state_bar = state_bar - jnp.mean(state_bar, axis=1, keepdims=True)
+        rate_bar = solve_transposed(state_bar)
+        # Here too the first-order effect of the tiny proximal term is taken off.
+        effect = solve_transposed(shifted.proximal * rate_bar)
+        rate_bar = rate_bar + jnp.where(unregularised, effect, jnp.zeros_like(effect))
         return jax.vjp(lambda parameters: flow.rate(state, parameters, constants), shifted)[1](rate_bar)[0]
 
     def search_lanes(wanted: Array, state: Array, parameters: HeadParameters, constants: Any) -> Rest:
@@ -145,6 +154,7 @@ def come_to_rest(
         rest = run(wanted, state, parameters, constants)
         return rest, (wanted, rest.state, parameters, constants)
 
+    @at_highest_precision
     def run_backward(residuals: Any, cotangents: Rest) -> Any:
         wanted, state, parameters, constants = residuals
         parameters_bar = pull_back_lanes(wanted, state, cotangents.state, parameters, constants)

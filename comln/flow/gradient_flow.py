@@ -2,20 +2,16 @@
 
 __all__ = ["gradient_flow"]
 
-import math
-from typing import Any
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
-from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
+from comln.flow.meta_gradients.base import AbstractMetaGradient
 from comln.flow.meta_gradients.span_adjoint import SpanAdjoint
-from comln.flow.not_differentiated import not_differentiated
+from comln.flow.posing import as_arrays, may_rest, pose, raise_if_failed
 from comln.losses import AbstractLoss, CrossEntropy
-from comln.typing import Array, Bool, Float, Scalar, ScalarLike
+from comln.typing import Array, Float, ScalarLike
 
 
 def gradient_flow(
@@ -41,8 +37,9 @@ def gradient_flow(
     **Arguments:**
     - `initial_weights`: $W_0$, shape `(way, feature)`.
     - `embeddings`: rows $\phi_m$, shape `(support, feature)`.
-    - `labels`: rows $y_m$, one-hot or smoothed, each summing to one, shape `(support, way)`.
-    - `horizon`: $T \ge 0$. At zero the flow returns `initial_weights`.
+    - `labels`: rows $y_m$, shape `(support, way)`: for the cross-entropy one-hot or smoothed, each summing to one.
+    - `horizon`: $T \ge 0$. At zero the flow returns `initial_weights`. `jnp.inf` asks for the limit, which exists for
+      `proximal` > 0, smoothed labels or a squared error, but not for separable one-hot labels.
     - `mask`: weights $w_m \ge 0$ of the examples, shape `(support,)`; zero leaves an example out. Default: all ones.
     - `loss`: $\ell$, the cross-entropy by default.
     - `proximal`: $\lambda \ge 0$, pulls the weights to where they began.
@@ -62,128 +59,29 @@ def gradient_flow(
     >>> weights.round(3).tolist()
     [[1.0], [-1.0]]
     """
-    _check_shapes(initial_weights, embeddings, labels, mask)
-    dtype = jnp.result_type(initial_weights, embeddings)
     weights, info = _gradient_flow(
-        initial_weights.astype(dtype),
-        embeddings.astype(dtype),
-        labels.astype(dtype),
-        jnp.asarray(horizon, dtype),
-        jnp.ones(labels.shape[:1], dtype) if mask is None else mask.astype(dtype),
-        jnp.asarray(proximal, dtype),
+        as_arrays(initial_weights, embeddings, labels, horizon, mask, proximal),
         loss,
         meta_gradient,
         integrator,
-        _is_number(horizon, math.inf) or not _is_number(proximal, 0.0),
+        may_rest(horizon, proximal),
     )
-    _raise_if_failed(info)
+    raise_if_failed(info)
     return weights, info
 
 
 @eqx.filter_jit
+@at_highest_precision
 def _gradient_flow(
-    initial_weights: Float[Array, "way feature"],
-    embeddings: Float[Array, "support feature"],
-    labels: Float[Array, "support way"],
-    horizon: Scalar,
-    mask: Float[Array, " support"],
-    proximal: Scalar,
+    arrays: tuple[Array, ...],
     loss: AbstractLoss,
     meta_gradient: AbstractMetaGradient,
     integrator: Integrator,
     may_rest: bool,
 ) -> tuple[Float[Array, "way feature"], FlowInfo]:
-    labels = not_differentiated(labels, "`labels` are not differentiated. Wrap them in `jax.lax.stop_gradient`.")
-    mask = not_differentiated(mask, "`mask` is not differentiated. Wrap it in `jax.lax.stop_gradient`.")
-    # Finite squares also keep the Gram matrix and the logits from overflowing.
-    squares = [jnp.sum(jnp.square(x)) for x in (initial_weights, embeddings, labels, mask, proximal)]
-    finite = jnp.all(jnp.isfinite(jnp.stack(squares)))
     reaches_infinity = may_rest and meta_gradient.reaches_infinity and not isinstance(integrator.method, Euler)
-    problem_result = _first_failure(
-        (~finite, FlowResult.non_finite_input),
-        (~(jnp.sum(mask) > 0) | jnp.any(mask < 0), FlowResult.empty_support),
-        (~(horizon >= 0), FlowResult.invalid_horizon),
-        (jnp.isinf(horizon) & (not reaches_infinity), FlowResult.infinite_horizon),
-        (proximal < 0, FlowResult.negative_proximal),
-    )
-    usable = problem_result == FlowResult.successful
-
-    # A task that cannot be solved gets a horizon of zero, and lets no cotangent through: 0 x NaN is NaN.
-    mask = jnp.where(usable, mask, jnp.ones_like(mask))
-    problem = FlowProblem(
-        initial_weights=_closed_unless(usable, initial_weights),
-        embeddings=_closed_unless(usable, embeddings),
-        labels=labels,
-        share=mask / jnp.sum(mask),
-        horizon=jnp.where(usable, horizon, jnp.zeros_like(horizon)),
-        proximal=jnp.where(usable, proximal, jnp.zeros_like(proximal)),
-        loss=loss,
-        may_rest=may_rest,
-    )
-    with jax.default_matmul_precision("highest"):
-        weights, info = meta_gradient.solve(problem, integrator)
-    result = FlowResult.where(usable, info.result, problem_result)
+    problem, posed = pose(arrays, loss, may_rest, reaches_infinity)
+    weights, info = meta_gradient.solve(problem, integrator)
+    result = FlowResult.where(posed == FlowResult.successful, info.result, posed)
     weights = jnp.where(result == FlowResult.successful, weights, jnp.full_like(weights, jnp.nan))
     return weights, FlowInfo(result, info.steps)
-
-
-@jax.custom_vjp
-def _closed_unless(open_: Bool[Array, ""], array: Array) -> Array:
-    """Return `array` as it is; its cotangent is zero, whatever flows back, unless `open_`."""
-    return array
-
-
-def _closed_forward(open_: Array, array: Array) -> tuple[Array, Array]:
-    return array, open_
-
-
-def _closed_backward(open_: Array, cotangent: Array) -> tuple[None, Array]:
-    return None, jnp.where(open_, cotangent, jnp.zeros_like(cotangent))
-
-
-_closed_unless.defvjp(_closed_forward, _closed_backward)
-
-
-def _is_number(value: Any, number: float) -> bool:
-    """Return whether `value` is known to be `number` before anything runs."""
-    return isinstance(value, int | float) and value == number
-
-
-def _first_failure(*cases: tuple[Bool[Array, ""], FlowResult]) -> FlowResult:
-    result = FlowResult.successful
-    for failed, code in reversed(cases):
-        result = FlowResult.where(failed, code, result)
-    return result
-
-
-def _check_shapes(initial_weights: Array, embeddings: Array, labels: Array, mask: Array | None) -> None:
-    for name, array in (("initial_weights", initial_weights), ("embeddings", embeddings), ("labels", labels)):
-        if array.ndim != 2:
-            raise ValueError(
-                f"`{name}` must have two axes, got shape {array.shape}. Pass one task; "
-                "use `jax.vmap` for a batch of tasks."
-            )
-    if embeddings.shape[0] != labels.shape[0]:
-        raise ValueError(
-            "`embeddings` and `labels` must agree on the number of support examples: got "
-            f"{embeddings.shape[0]} embeddings and {labels.shape[0]} labels. "
-            "Pass one task; use `jax.vmap` for a batch of tasks."
-        )
-    if initial_weights.shape != (labels.shape[1], embeddings.shape[1]):
-        raise ValueError(
-            f"`initial_weights` must have shape (way, feature) = {(labels.shape[1], embeddings.shape[1])}, as `labels` "
-            f"and `embeddings` have it, got {initial_weights.shape}."
-        )
-    if mask is not None and mask.shape != embeddings.shape[:1]:
-        raise ValueError(f"`mask` must have shape {embeddings.shape[:1]}, one weight an example, got {mask.shape}.")
-    if embeddings.shape[0] == 0:
-        raise ValueError(FlowResult[FlowResult.empty_support])
-
-
-def _raise_if_failed(info: FlowInfo) -> None:
-    """Raise outside of transformations, where the result is known."""
-    code = info.result._value
-    if isinstance(code, Tracer) or info.result == FlowResult.successful:
-        return
-    exhausted = bool(info.result == FlowResult.max_steps_reached) or bool(info.result == FlowResult.step_underflow)
-    raise (RuntimeError if exhausted else ValueError)(FlowResult[info.result])

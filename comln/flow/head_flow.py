@@ -1,15 +1,18 @@
 r"""The gradient flow of a linear head in the coordinates in which it is cheapest.
 
-With $c^2$ the mean squared norm of the support embeddings (`logit_unit`), time $t' = c^2 t$ and $\lambda' = \lambda/c^2$,
+With $c^2$ the mean squared norm of the support embeddings (`logit_unit`), $t' = c^2 t$ and $\lambda' = \lambda/c^2$,
 
 $$ \frac{\mathrm{d}u}{\mathrm{d}t'} = -D\bigl( w \odot \ell'(L_0 + Uu, y) \bigr) - \lambda' u, \qquad u(0) = 0, $$
 
 where $L_0 = \Phi W_0^\top$ are the initial logits of the support set and $Uu$ is how far they have moved.
 
-| | state $u$ | $U$ | $D$ | $W$ |
-|---|---|---|---|---|
-| fewer examples than features: in the span of the embeddings | $-c^2 s$, shape `(support, way)` | $G/c^2$ | $I$ | $W_0 + u^\top\Phi/c^2$ |
-| otherwise: the rows of $W$ themselves | $c(W - W_0)^\top$, shape `(feature, way)` | $\Phi/c$ | $\Phi^\top/c$ | $W_0 + u^\top/c$ |
+| | in the span of the embeddings | in the rows of $W$ themselves |
+|---|---|---|
+| when | fewer examples than features | otherwise |
+| $u$ | $-c^2 s$, shape `(support, way)` | $c(W - W_0)^\top$, shape `(feature, way)` |
+| $U$ | $G/c^2$ | $\Phi/c$ |
+| $D$ | $I$ | $\Phi^\top/c$ |
+| $W$ | $W_0 + u^\top\Phi/c^2$ | $W_0 + u^\top/c$ |
 
 Either way a change of $u$ by one changes logits by about one, so that a tolerance on $u$ is a tolerance on logits.
 """

@@ -1,6 +1,6 @@
 """How a head's flow is followed: which solver takes which part of the way."""
 
-__all__ = ["first_explicit_step", "rule_of", "solve_head_flow", "system_of"]
+__all__ = ["first_explicit_step", "rule_of", "settling_time", "solve_head_flow", "system_of"]
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from comln.flow.integrator import Dopri5, Euler, Integrator, Rodas4, Tsit5
 from comln.flow.linear_flow import follow_linear_flow
 from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS, StepRule
 from comln.losses import SquaredError
-from comln.typing import Array, Bool, Int, Scalar
+from comln.typing import Array, Int, Scalar
 
 
 def rule_of(integrator: Integrator) -> StepRule:
@@ -41,12 +41,14 @@ def first_explicit_step(parameters: HeadParameters) -> Scalar:
     return jax.lax.stop_gradient(1 / (1 + parameters.proximal))
 
 
-def is_settled(parameters: HeadParameters, end: Scalar) -> Bool[Array, ""]:
-    r"""Return whether nothing is left to follow at `end`: $e^{-\lambda T}$ is below what the precision resolves.
+def settling_time(parameters: HeadParameters) -> Scalar:
+    r"""Return when $e^{-\lambda t}$ falls below what the precision resolves; infinity without a proximal term.
 
     Every mode of the flow, and of its derivative, decays at least as fast as $e^{-\lambda t}$ towards its limit.
     """
-    return parameters.proximal * end >= 4 - jnp.log(jnp.finfo(end.dtype).eps)
+    proximal = jax.lax.stop_gradient(parameters.proximal)
+    e_folds = 4 - jnp.log(jnp.finfo(proximal.dtype).eps)
+    return jnp.where(proximal > 0, e_folds / jnp.where(proximal > 0, proximal, 1.0), jnp.inf)
 
 
 def solve_head_flow(
@@ -86,7 +88,7 @@ def solve_head_flow(
         state = follow_linear_flow(flow.in_span, parameters, constants, end)
         return state, jnp.asarray(FINISHED), jnp.zeros((), jnp.int32)
 
-    settled = jnp.isinf(end) | is_settled(parameters, end) if may_rest else jnp.zeros((), bool)
+    settled = jnp.isinf(end) | (end >= settling_time(parameters)) if may_rest else jnp.zeros((), bool)
     followed = follow(
         system,
         start,

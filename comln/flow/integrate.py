@@ -43,6 +43,11 @@ def integrate(
             solver = diffrax.Dopri5()
         case Euler(step):
             solver, controller, first_step = diffrax.Euler(), diffrax.ConstantStepSize(), step * unit
+        case method:
+            raise ValueError(
+                f"{type(method).__name__} steps are for `meta_gradient=SpanAdjoint()` alone. Use it, or an integrator "
+                "with method Tsit5(), Dopri5() or Euler(step)."
+            )
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: rate(y)),
         solver,

@@ -87,13 +87,13 @@ class FlowResult(eqx.Enumeration):
     )
     invalid_horizon = "The horizon is negative or not a number. Pass T >= 0, for example as exp(log_horizon)."
     infinite_horizon = (
-        "The horizon is infinite, which this meta-gradient or integrator cannot follow, or which was not known when the "
-        "flow was compiled. Pass a finite horizon, or use `SpanAdjoint()` with adaptive steps and pass `horizon=jnp.inf` "
-        "itself or a `proximal` weight."
+        "The horizon is infinite, which this meta-gradient or integrator cannot follow, or which was not known when "
+        "the flow was compiled. Pass a finite horizon, or use `SpanAdjoint()` with adaptive steps and pass "
+        "`horizon=jnp.inf` itself or a `proximal` weight."
     )
     no_limit = (
-        "The horizon is infinite and the flow has no limit: with `proximal` = 0 the weights of separable examples grow "
-        "for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
+        "The horizon is infinite and the flow has no limit, or one too far away for this precision: with `proximal` = 0 "
+        "the weights of separable examples grow for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
     )
     negative_proximal = "The proximal weight is negative, and the flow would run away. Pass `proximal` >= 0."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."

@@ -4,7 +4,8 @@ With the squared error the flow of `comln.flow.head_flow` is linear. Let $S = \s
 embeddings) or $S = \Phi^\top w \Phi$ (in the rows of the weights): symmetric, with eigenvalues $\mu \ge 0$. Then, for
 $b = \sqrt{w}(L_0 - y)$ or $b = \Phi^\top w (L_0 - y)$ and up to the factor $\sqrt{w}$,
 
-$$ u(T) = -f(S)\,b, \qquad f(\mu) = \int_0^T e^{-(\mu + \lambda)t}\,\mathrm{d}t = \frac{1 - e^{-(\mu + \lambda)T}}{\mu + \lambda}, $$
+$$ u(T) = -f(S)\,b, \qquad
+   f(\mu) = \int_0^T e^{-(\mu + \lambda)t}\,\mathrm{d}t = \frac{1 - e^{-(\mu + \lambda)T}}{\mu + \lambda}, $$
 
 exact at any $T$, which may be infinite. The derivative of a matrix function is a product with its divided differences
 in the eigenbasis (Daleckii and Krein, 1965), finite where eigenvalues coincide.
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from comln.flow.head_flow import HeadParameters
+from comln.flow.highest_precision import at_highest_precision
 from comln.typing import Array, Float, Scalar
 
 
@@ -74,6 +76,7 @@ def _forward(matrix: Array, vectors: Array, end: Scalar, proximal: Scalar) -> tu
     return basis @ (values[:, None] * rotated), (spectrum, basis, rotated, end, proximal)
 
 
+@at_highest_precision
 def _backward(residuals: tuple[Array, ...], result_bar: Array) -> tuple[Array, Array, Scalar, Scalar]:
     spectrum, basis, rotated, end, proximal = residuals
     values, differences = _spectral_functions(spectrum, end, proximal)

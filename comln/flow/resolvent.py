@@ -6,8 +6,8 @@ block-diagonal curvature of the loss and $D$ takes residuals back; $UD = G$ is t
 $$ (cI + DAU)^{-1} = \frac1c \Bigl( I - \frac1c D Q U \Bigr), \qquad Q = \Bigl( A^{-1} + \frac1c G \Bigr)^{-1} . $$
 
 $Q$ is $MN \times MN$, but for a loss whose ways do not interact it has one block a way,
-$E_n = \sqrt{a_n} (I + \sqrt{a_n} G \sqrt{a_n} / c)^{-1} \sqrt{a_n}$; and for one that does not change when the logits of
-an example shift together the ways are coupled by $M$ numbers only,
+$E_n = \sqrt{a_n} (I + \sqrt{a_n} G \sqrt{a_n} / c)^{-1} \sqrt{a_n}$; and for one that does not change when the
+logits of an example shift together the ways are coupled by $M$ numbers only,
 
 $$ Q = E - E \mathbf{1} \Bigl( \sum_n E_n \Bigr)^{-1} \mathbf{1}^\top E , $$
 
@@ -104,8 +104,6 @@ def solve_shifted_hessian(
         return scale * (vector - scale * transposed(to_logits, resolve(residuals), vector))
 
     def differentiable(vector: Array) -> Array:
-        return jax.lax.custom_linear_solve(
-            multiply, vector, lambda _, b: solve(b), lambda _, b: solve_transposed(b)
-        )
+        return jax.lax.custom_linear_solve(multiply, vector, lambda _, b: solve(b), lambda _, b: solve_transposed(b))
 
     return differentiable, solve_transposed

@@ -60,12 +60,15 @@ def query_loss(problem: Problem, horizon, meta_gradient, integrator=Integrator()
 
 
 @functools.cache
-def compiled(meta_gradient, integrator):
-    """Return the query loss and its gradients as one compiled function of (problem, horizon, proximal, mask)."""
+def compiled(meta_gradient, integrator, may_rest):
+    """Return the query loss and its gradients as one compiled function of (problem, horizon, proximal, mask).
+
+    Unless the flow `may_rest`, the proximal weight is zero, and known to be when it is compiled.
+    """
 
     def loss(initial_weights, embeddings, query, horizon, problem, proximal, mask):
         changed = problem._replace(initial_weights=initial_weights, embeddings=embeddings, query=query)
-        return query_loss(changed, horizon, meta_gradient, integrator, proximal, mask)
+        return query_loss(changed, horizon, meta_gradient, integrator, proximal if may_rest else 0.0, mask)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
@@ -74,7 +77,8 @@ def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), pro
     """Return the query loss, the solve's info, and the gradients by name."""
     dtype = problem.query.dtype
     mask = jnp.ones(len(problem.labels), dtype) if mask is None else mask
-    (value, info), gradients = compiled(meta_gradient, integrator)(
+    may_rest = bool(np.isinf(horizon)) or not (isinstance(proximal, float) and proximal == 0.0)
+    (value, info), gradients = compiled(meta_gradient, integrator, may_rest)(
         problem.initial_weights,
         problem.embeddings,
         problem.query,

@@ -1,7 +1,9 @@
 """Ways to differentiate the flow, one file each. A meta-gradient is a value: `meta_gradient=SpanAdjoint()`."""
 
-__all__ = ["AbstractMetaGradient", "ForwardSensitivity", "SpanAdjoint"]
+__all__ = ["AbstractMetaGradient", "FirstOrder", "ForwardSensitivity", "ImplicitDifferentiation", "SpanAdjoint"]
 
 from comln.flow.meta_gradients.base import AbstractMetaGradient
+from comln.flow.meta_gradients.first_order import FirstOrder
 from comln.flow.meta_gradients.forward_sensitivity import ForwardSensitivity
+from comln.flow.meta_gradients.implicit_differentiation import ImplicitDifferentiation
 from comln.flow.meta_gradients.span_adjoint import SpanAdjoint

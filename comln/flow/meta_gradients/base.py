@@ -1,10 +1,12 @@
 """What a way to differentiate the flow is given, and what it returns."""
 
-__all__ = ["AbstractMetaGradient", "FlowProblem"]
+__all__ = ["AbstractMetaGradient", "FlowProblem", "weights_rate", "with_horizon_gradient"]
 
 import abc
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
 from comln.flow.integrator import FlowInfo, Integrator
 from comln.losses import AbstractLoss
@@ -47,3 +49,24 @@ class AbstractMetaGradient(eqx.Module):
     @abc.abstractmethod
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:
         """Return the adapted weights and how the solve went. Where it failed the weights mean nothing."""
+
+
+def weights_rate(problem: FlowProblem, weights: Float[Array, "way feature"]) -> Float[Array, "way feature"]:
+    r"""Return $\dot W = -\nabla L(W)$ (equation 8), the downward gradient of the regularised support loss."""
+    residuals = problem.share[:, None] * problem.loss.gradient(problem.embeddings @ weights.T, problem.labels)
+    return -residuals.T @ problem.embeddings - problem.proximal * (weights - problem.initial_weights)
+
+
+def with_horizon_gradient(
+    weights: Float[Array, "way feature"], problem: FlowProblem, horizon: Scalar
+) -> Float[Array, "way feature"]:
+    r"""Return `weights` $= W(T)$ as they are, with $\partial W(T)/\partial T = \dot W(T)$ (Proposition 4, equation 13).
+
+    That is the continuous derivative, for whichever solver made the weights. An infinite horizon has none.
+    """
+    fixed = jax.lax.stop_gradient((weights, problem))
+    rate = weights_rate(fixed[1], fixed[0])
+    # A solve that failed has weights that mean nothing; its cotangent is zero, and 0 x NaN must stay zero.
+    rate = jnp.where(jnp.isfinite(rate), rate, jnp.zeros_like(rate))
+    ahead = jnp.where(jnp.isinf(horizon), jnp.zeros_like(horizon), horizon - jax.lax.stop_gradient(horizon))
+    return weights + ahead * rate

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrate import integrate
 from comln.flow.integrator import FlowInfo, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
@@ -144,6 +145,7 @@ class ForwardSensitivity(AbstractMetaGradient):
             weights = weights_from_coefficients(initial_weights, coefficients / unit, embeddings)
             return (weights, FlowInfo(result, steps)), residuals
 
+        @at_highest_precision
         def backward(residuals: Any, cotangents: Any) -> Any:
             initial_weights, embeddings, coefficients, propagator, sensitivity, rate = residuals
             weights_bar = cotangents[0]

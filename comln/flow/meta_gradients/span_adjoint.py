@@ -1,10 +1,10 @@
 r"""Reverse mode in the coordinates of the head's flow: the default meta-gradient.
 
-With fewer examples than features, the adapted weights $W(T) = W_0 - s(T)^\top\Phi$ depend on the embeddings through the
-Gram matrix $G = \Phi\Phi^\top$ and the initial logits $L_0 = \Phi W_0^\top$ alone, and $s$ has only $M \times N$ entries.
-So reverse mode through the solve of $\dot s = w \odot \ell'(L_0 - Gs) - \lambda s$ is exact and keeps a bounded number of
-$M \times N$ states. With the outer gradient $V = \partial L / \partial W(T)$ it starts from $\bar s = -\Phi V^\top$, yields
-$\bar G$, $\bar L_0$, $\bar T$ and $\bar\lambda$, and
+With fewer examples than features, the adapted weights $W(T) = W_0 - s(T)^\top\Phi$ depend on the embeddings through
+the Gram matrix $G = \Phi\Phi^\top$ and the initial logits $L_0 = \Phi W_0^\top$ alone, and $s$ is only $M \times N$.
+So reverse mode through the solve of $\dot s = w \odot \ell'(L_0 - Gs) - \lambda s$ is exact and keeps a bounded number
+of such states. With the outer gradient $V = \partial L / \partial W(T)$ it starts from $\bar s = -\Phi V^\top$,
+yields $\bar G$, $\bar L_0$, $\bar T$ and $\bar\lambda$, and
 
 $$ \bar W_0 = V + \bar L_0^\top \Phi, \qquad
    \bar\Phi = (\bar G + \bar G^\top)\Phi + \bar L_0 W_0 - s V. $$
@@ -24,6 +24,7 @@ from comln.flow.adaptive import FINISHED, OUT_OF_STEPS
 from comln.flow.equilibrium import NO_LIMIT
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.head_solve import solve_head_flow
+from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
 from comln.flow.span_coordinates import logit_unit, weights_from_coefficients
@@ -108,7 +109,7 @@ def solve_in_span(
     def forward(initial_weights: Array, embeddings: Array, horizon: Scalar, proximal: Scalar, constants: Any) -> Any:
         gram, initial_logits = embeddings @ embeddings.T, embeddings @ initial_weights.T
         coefficients, pull_back, ended = jax.vjp(
-            lambda *arguments: coefficients_at_horizon(*arguments, constants),
+            lambda gram, logits, horizon, proximal: coefficients_at_horizon(gram, logits, horizon, proximal, constants),
             gram,
             initial_logits,
             horizon,
@@ -118,6 +119,7 @@ def solve_in_span(
         weights = weights_from_coefficients(initial_weights, coefficients, embeddings)
         return (weights, *ended), (initial_weights, embeddings, coefficients, pull_back)
 
+    @at_highest_precision
     def backward(residuals: Any, cotangents: Any) -> Any:
         initial_weights, embeddings, coefficients, pull_back = residuals
         weights_bar = cotangents[0]

@@ -1,0 +1,253 @@
+"""The whole path of a gradient flow from one solve: weights and logits at any time before the horizon."""
+
+__all__ = ["FlowPath", "gradient_flow_path"]
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from comln.flow.adaptive import FINISHED, STIFF, Knots, follow, follow_keeping_knots
+from comln.flow.head_flow import HeadFlow, HeadParameters
+from comln.flow.head_solve import first_explicit_step, rule_of, settling_time, system_of
+from comln.flow.highest_precision import at_highest_precision
+from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
+from comln.flow.linear_flow import follow_linear_flow
+from comln.flow.meta_gradients.base import FlowProblem
+from comln.flow.meta_gradients.span_adjoint import result_of
+from comln.flow.posing import as_arrays, may_rest, pose, raise_if_failed
+from comln.flow.span_coordinates import logit_unit
+from comln.flow.step_rules import RODAS
+from comln.losses import AbstractLoss, CrossEntropy, SquaredError
+from comln.typing import Array, Float, Scalar, ScalarLike
+
+
+class _Stretch(eqx.Module):
+    """A part of the way that one step rule took, from time `began` on: the states that were kept of it."""
+
+    knots: Knots
+    began: Scalar
+
+
+class FlowPath(eqx.Module):
+    r"""The path $W(t)$, $0 \le t \le T$, of one gradient flow; a pytree, so that `jax.vmap` makes and reads many.
+
+    Between the states that the solve kept it is followed again from the one before $t$, usually by a single step, so
+    that it is as exact anywhere as at the ends. Everything is differentiable in reverse mode: in what the path was made
+    of, in $t$, and in the embeddings whose logits are asked for.
+
+    - `info`: how the solve went.
+    - `horizon`: $T$.
+    """
+
+    info: FlowInfo
+    horizon: Scalar
+    _problem: FlowProblem
+    _parameters: HeadParameters
+    _unit: Scalar
+    _stretches: tuple[_Stretch, ...]
+    _end: Scalar
+    _integrator: Integrator = eqx.field(static=True)
+    _in_span: bool = eqx.field(static=True)
+
+    def weights_at(self, times: ScalarLike | Float[Array, " time"]) -> Float[Array, "*time way feature"]:
+        r"""Return $W(t)$, of shape `(way, feature)`, or `(time, way, feature)` for an array of times.
+
+        **Raises:** `ValueError` if a time lies outside of the path. Under `jax.jit` its weights are NaN instead.
+
+        **Example:** one point at 1, squared error: the weight is $1 - e^{-t}$.
+
+        >>> from comln import SquaredError, gradient_flow_path
+        >>> path = gradient_flow_path(jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.ones((1, 1)), 9.0, loss=SquaredError())
+        >>> path.weights_at(jnp.log(jnp.array([1.0, 2.0, 4.0]))).round(4).tolist()
+        [[[0.0]], [[0.5]], [[0.75]]]
+        """
+        times = self._checked(times)
+        return _weights_at(self, times) if times.ndim == 0 else jax.vmap(lambda t: _weights_at(self, t))(times)
+
+    def logits_at(
+        self, embeddings: Float[Array, "example feature"], times: ScalarLike | Float[Array, " time"]
+    ) -> Float[Array, "*time example way"]:
+        r"""Return the logits of `embeddings` at time $t$, of shape `(example, way)`, or `(time, example, way)`.
+
+        The weights are not formed: for many times this is cheaper than `weights_at`. Raises as it does.
+        """
+        times = self._checked(times)
+        start = embeddings @ self._problem.initial_weights.T
+        if self._in_span:
+            moves = embeddings @ self._problem.embeddings.T / self._unit
+        else:
+            moves = embeddings / jnp.sqrt(self._unit)
+        if times.ndim == 0:
+            return _logits_at(self, start, moves, times)
+        return jax.vmap(lambda t: _logits_at(self, start, moves, t))(times)
+
+    def _checked(self, times: ScalarLike | Array) -> Array:
+        times = jnp.asarray(times, self.horizon.dtype)
+        if times.ndim > 1:
+            raise ValueError(f"`times` must be a scalar or have one axis, got shape {times.shape}.")
+        if not isinstance(times, Tracer) and not isinstance(self.horizon, Tracer) and self.horizon.ndim == 0:
+            if not bool(jnp.all((times >= 0) & (times <= self.horizon))):
+                raise ValueError(
+                    f"`times` must lie between 0 and the path's horizon {float(self.horizon):g}. Ask for a longer path."
+                )
+        return times
+
+
+def gradient_flow_path(
+    initial_weights: Float[Array, "way feature"],
+    embeddings: Float[Array, "support feature"],
+    labels: Float[Array, "support way"],
+    horizon: ScalarLike,
+    *,
+    mask: Float[Array, " support"] | None = None,
+    loss: AbstractLoss = CrossEntropy(),
+    proximal: ScalarLike = 0.0,
+    integrator: Integrator = Integrator(),
+) -> FlowPath:
+    r"""Follow the gradient flow of the support loss and keep the path $W(t)$, $0 \le t \le T$.
+
+    The arguments, and what is raised, are those of `comln.gradient_flow`; the gradient is that of `SpanAdjoint`. An
+    infinite `horizon` needs `proximal` > 0 or a squared error.
+
+    **Example:** two points at $\pm 1$. By symmetry $W = (w, -w)$ with $w + (e^{2w} - 1)/2 = t$.
+
+    >>> points, labels, w = jnp.array([[1.0], [-1.0]]), jnp.eye(2), jnp.array([0.0, 0.5, 1.0])
+    >>> path = gradient_flow_path(jnp.zeros((2, 1)), points, labels, 10.0)
+    >>> path.weights_at(w + (jnp.exp(2 * w) - 1) / 2).round(3).tolist()
+    [[[0.0], [0.0]], [[0.5], [-0.5]], [[1.0], [-1.0]]]
+    """
+    path = _gradient_flow_path(
+        as_arrays(initial_weights, embeddings, labels, horizon, mask, proximal),
+        loss,
+        integrator,
+        may_rest(horizon, proximal),
+    )
+    raise_if_failed(path.info)
+    return path
+
+
+@eqx.filter_jit
+@at_highest_precision
+def _gradient_flow_path(
+    arrays: tuple[Array, ...], loss: AbstractLoss, integrator: Integrator, may_rest: bool
+) -> FlowPath:
+    reaches_infinity = may_rest and not isinstance(integrator.method, Euler)
+    problem, posed = pose(arrays, loss, may_rest, reaches_infinity)
+    support, feature = problem.embeddings.shape
+    in_span = support < feature
+    if in_span:
+        gram = problem.embeddings @ problem.embeddings.T
+        unit = logit_unit(gram, problem.share)
+        factor = gram / unit
+    else:
+        unit = logit_unit(jnp.diag(jnp.sum(jnp.square(problem.embeddings), axis=1)), problem.share)
+        factor = problem.embeddings / jnp.sqrt(unit)
+    initial_logits = problem.embeddings @ problem.initial_weights.T
+    parameters = HeadParameters(factor, initial_logits, problem.proximal / unit)
+    end = unit * problem.horizon
+    if isinstance(loss, SquaredError) and not isinstance(integrator.method, Euler):
+        info, stretches = FlowInfo(FlowResult.successful, jnp.zeros((), jnp.int32)), ()
+    else:
+        # From there on the flow stands still, as far as the precision goes.
+        settled = settling_time(parameters)
+        end = jnp.where(end > settled, settled, end)
+        unlimited = jnp.isinf(end)
+        info, stretches = _follow_path(
+            HeadFlow(loss, in_span), integrator, parameters, problem, unit, jnp.where(unlimited, 0.0, end)
+        )
+        info = FlowInfo(FlowResult.where(unlimited, FlowResult.no_limit, info.result), info.steps)
+    result = FlowResult.where(posed == FlowResult.successful, info.result, posed)
+    info = FlowInfo(result, info.steps)
+    return FlowPath(info, problem.horizon, problem, parameters, unit, stretches, end, integrator, in_span)
+
+
+def _follow_path(
+    flow: HeadFlow,
+    integrator: Integrator,
+    parameters: HeadParameters,
+    problem: FlowProblem,
+    unit: Scalar,
+    end: Scalar,
+) -> tuple[FlowInfo, tuple[_Stretch, ...]]:
+    rows = problem.embeddings.shape[0 if flow.in_span else 1]
+    start = jnp.zeros((rows, problem.labels.shape[1]), end.dtype)
+    constants = (problem.labels, problem.share)
+    most_steps = jnp.asarray(integrator.max_steps, jnp.int32)
+    rule = rule_of(integrator)
+    system = system_of(flow, rule, integrator)
+    first_step = first_explicit_step(parameters)
+    if isinstance(integrator.method, Euler):
+        first_step = jax.lax.stop_gradient(integrator.method.step * unit)
+    followed, knots = follow_keeping_knots(system, start, end, first_step, most_steps, parameters, constants)
+    status, steps = followed.status, followed.attempts
+    stretches = (_Stretch(knots, jnp.zeros_like(end)),)
+    if system.yields_when_stiff:
+        stiff = status == STIFF
+        began = jax.lax.stop_gradient(followed.time)
+        radius = jax.lax.stop_gradient(flow.radius(followed.state, parameters, constants))
+        went_on, knots = follow_keeping_knots(
+            system_of(flow, RODAS, integrator),
+            followed.state,
+            jnp.where(stiff, end - began, 0.0),
+            rule.stability / radius,
+            most_steps - steps,
+            parameters,
+            constants,
+        )
+        status, steps = jnp.where(stiff, went_on.status, status), steps + went_on.attempts
+        stretches = (*stretches, _Stretch(knots, jnp.where(stiff, began, jnp.inf)))
+    return FlowInfo(result_of(status), steps), stretches
+
+
+@eqx.filter_jit
+@at_highest_precision
+def _state_at(path: FlowPath, time: Scalar) -> Array:
+    r"""Return $u(t)$, or NaN outside of the path."""
+    parameters, problem = path._parameters, path._problem
+    constants = (problem.labels, problem.share)
+    flow = HeadFlow(problem.loss, path._in_span)
+    inside = (time >= 0) & (time <= path.horizon) & (path.info.result == FlowResult.successful)
+    now = path._unit * jnp.where(inside, time, 0.0)
+    if not path._stretches:
+        state = follow_linear_flow(path._in_span, parameters, constants, now)
+        return jnp.where(inside, state, jnp.nan)
+    now = jnp.where(now > path._end, path._end, now)
+    system = system_of(flow, rule_of(path._integrator), path._integrator)
+    systems = (system._replace(yields_when_stiff=False), system_of(flow, RODAS, path._integrator))
+    state, finished = jnp.zeros((), now.dtype), jnp.asarray(True)
+    # The last stretch that began before this time has its state; the others have nothing to follow.
+    begun = jnp.stack([stretch.began <= now for stretch in path._stretches])
+    last = len(path._stretches) - 1 - jnp.argmax(begun[::-1])
+    for i, (stretch, system) in enumerate(zip(path._stretches, systems, strict=False)):
+        here = last == i
+        local = jnp.where(here, now - jax.lax.stop_gradient(stretch.began), 0.0)
+        knot_times = stretch.knots.times
+        knot = jnp.argmax(jnp.where(knot_times <= local, knot_times, -jnp.inf))
+        ahead = jnp.where(here, local - jax.lax.stop_gradient(knot_times[knot]), 0.0)
+        followed = follow(
+            system,
+            stretch.knots.states[knot],
+            ahead,
+            jax.lax.stop_gradient(stretch.knots.steps[knot]),
+            jnp.asarray(path._integrator.max_steps, jnp.int32),
+            parameters,
+            constants,
+        )
+        state = state + jnp.where(here, followed.state, 0.0)
+        finished = finished & (~here | (followed.status == FINISHED))
+    return jnp.where(inside & finished, state, jnp.nan)
+
+
+@eqx.filter_jit
+@at_highest_precision
+def _weights_at(path: FlowPath, time: Scalar) -> Float[Array, "way feature"]:
+    state = _state_at(path, time)
+    moved = state.T @ path._problem.embeddings / path._unit if path._in_span else state.T / jnp.sqrt(path._unit)
+    return path._problem.initial_weights + moved
+
+
+@eqx.filter_jit
+@at_highest_precision
+def _logits_at(path: FlowPath, start: Array, moves: Array, time: Scalar) -> Float[Array, "example way"]:
+    return start + moves @ _state_at(path, time)
