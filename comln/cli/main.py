@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "meta-train a learner and evaluate it on unseen classes",
     "evaluate": "evaluate a trained run on fixed tasks",
     "recipes": "list what can be trained",
+    "reproduce": "compute a result of the paper again",
 }
 
 USAGE = """usage: comln COMMAND [OPTIONS]

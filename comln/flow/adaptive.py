@@ -10,14 +10,13 @@ $$ \bar y_k = \Bigl(\frac{\partial \Psi}{\partial y}\Bigr)^{\!\top} \bar y_{k+1}
 which is exact for the discretised flow at fixed step sizes, and stable, since nothing is integrated backwards in time.
 
 **Steps.** As long as the estimated error allows, and no longer than the backward sweep needs
-(`comln.flow.step_rules`). An explicit rule that its limit of stability holds back, with many such steps to come, stops
-and says `STIFF`, so that another rule can go on from there.
+(`comln.flow.step_rules`). A lane where its limit of stability holds the explicit rule back, with many such steps to
+come, waits until the other lanes have come to their end or wait as well; then the implicit rule goes on with it.
 
-**Memory.** At most `SLOTS` states are kept. When they are full every second one is dropped and the stride between
-the kept ones doubles; backward, the steps between two kept states are then taken again. A solve that fits takes no
-step again, and the limit on steps costs nothing; beyond `SLOTS` squared steps their number grows quadratically. An
-implicit rule takes few steps, so that all are kept and their number is limited by the room for them (a program that
-takes implicit steps again would take as long to compile as the rest together).
+**Memory.** Adaptive steps are few: all are kept, and their number is limited by the room for them (`System.slots`,
+which does not depend on the limit on steps that a user sets). Fixed steps may be many: of them at most `SLOTS` are
+kept. When they are full every second one is dropped and the stride between the kept ones doubles; backward, the steps
+between two kept states are then taken again, and beyond `SLOTS` squared steps their number grows quadratically.
 
 **Lanes.** All arrays inside have a leading lane axis, and the loops run on while any lane is active, each lane with its
 own step size. `jax.vmap` adds lanes (it would otherwise copy the store at every step), so that a batch of tasks is one
@@ -28,7 +27,6 @@ __all__ = [
     "FINISHED",
     "OUT_OF_STEPS",
     "SLOTS",
-    "STIFF",
     "UNDERFLOW",
     "Followed",
     "Knots",
@@ -38,6 +36,7 @@ __all__ = [
     "follow_keeping_knots",
 ]
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,10 +49,10 @@ from comln.flow.step_rules import Rate, Resolvent, RosenbrockRule, StepRule
 from comln.typing import Array, Bool, Float, Int, Scalar
 
 SLOTS = 128
-"""How many states of an explicit solve are kept for the backward pass."""
+"""How many states of a solve by fixed steps are kept for the backward pass."""
 
-IMPLICIT_SLOTS = 256
-"""How many steps an implicit solve may take at a tolerance of 1e-5; more at a tighter one."""
+ADAPTIVE_SLOTS = 256
+"""How many attempts an adaptive solve may make at a tolerance of 1e-5; more at a tighter one."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 8.0
 
@@ -61,7 +60,7 @@ ACTIVE, FINISHED, OUT_OF_STEPS, UNDERFLOW, STIFF = 0, 1, 2, 3, 4
 """How a lane stands."""
 
 HELD_BACK, WORTH_SWITCHING = 10, 100
-"""A flow is stiff if stability held back so many steps in a row, and would hold back so many more at least."""
+"""A lane is stiff if stability held back so many steps in a row, and would hold back so many more at least."""
 
 EVERY_MODE = 10
 """How many times the tolerance a step may err in a mode that only the backward sweep excites."""
@@ -71,47 +70,53 @@ class System(NamedTuple):
     r"""What is followed, and how.
 
     - `rule`: how a step is taken. A rule without an error estimate takes steps of length `first_step`.
+    - `stiff_rule`: the rule that goes on with lanes that are stiff, if any.
     - `rate`: $f$.
     - `radius`: `radius(state, parameters, constants)` bounds the largest rate of decay, the spectral radius of $f'$.
     - `resolvent`: solves with $f'$; only a Rosenbrock rule asks for it.
     - `rtol`, `atol`: bounds on a step's estimated error, in the maximum norm.
-    - `yields_when_stiff`: whether to stop where stability holds back an explicit rule.
     """
 
     rule: StepRule
+    stiff_rule: RosenbrockRule | None
     rate: Rate
     radius: Callable[[Array, Any, Any], Scalar]
     resolvent: Resolvent
     rtol: float
     atol: float
-    yields_when_stiff: bool
-
-    @property
-    def keeps_all(self) -> bool:
-        """Whether every attempted step is kept."""
-        return isinstance(self.rule, RosenbrockRule)
 
     @property
     def slots(self) -> int:
-        """How many attempted steps are kept."""
-        if not self.keeps_all:
+        """How many attempted steps are kept; all of them, if steps are adaptive."""
+        if not self.rule.adaptive:
             return SLOTS
-        tightness = 1e-5 / max(self.rtol, self.atol)
-        return round(IMPLICIT_SLOTS * max(1.0, tightness ** (1 / (self.rule.order + 1))))
+        return round(ADAPTIVE_SLOTS * max(1.0, (1e-5 / max(self.rtol, self.atol)) ** 0.2))
 
-    @property
-    def longest(self) -> tuple[float, float]:
+    def longest(self, rule: StepRule) -> tuple[float, float]:
         """Return the largest step times the radius, and the largest step as a share of the time that remains."""
         tolerance = EVERY_MODE * max(self.rtol, self.atol)
-        exponent = 1 / (self.rule.order + 1)
-        ratio = (tolerance / self.rule.far) ** exponent
-        return (tolerance / self.rule.near) ** exponent, ratio / (1 + ratio)
+        exponent = 1 / (rule.order + 1)
+        ratio = (tolerance / rule.far) ** exponent
+        return (tolerance / rule.near) ** exponent, ratio / (1 + ratio)
+
+    def take(
+        self, stiff: Bool[Array, ""], state: Array, first: Array, step: Array, parameters: Any, constants: Any
+    ) -> tuple[Array, Array, Array]:
+        """Take a step in every lane, by the stiff rule or the other; return the states, their rates, the errors."""
+
+        def by(rule: StepRule) -> Callable[..., tuple[Array, Array, Array]]:
+            return jax.vmap(functools.partial(rule.take, self.rate, self.resolvent))
+
+        if self.stiff_rule is None:
+            return by(self.rule)(state, first, step, parameters, constants)
+        return jax.lax.cond(stiff, by(self.stiff_rule), by(self.rule), state, first, step, parameters, constants)
 
 
 class _Problem(NamedTuple):
     """What a solve needs to know, the lane axis leading in every array.
 
     - `until`: where to stop: `end`, or before it where a part of the solve is repeated.
+    - `stiff`: whether to begin by the stiff rule.
     """
 
     state: Float[Array, "lane ..."]
@@ -119,6 +124,7 @@ class _Problem(NamedTuple):
     until: Float[Array, " lane"]
     first_step: Float[Array, " lane"]
     most_steps: Int[Array, " lane"]
+    stiff: Bool[Array, " lane"]
     parameters: Any
     constants: Any
 
@@ -156,45 +162,50 @@ def _per_lane(values: Array, like: Array) -> Array:
     return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
-def _step_length(system: System, clock: _Clock, problem: _Problem) -> tuple[Array, Array, Array]:
+def _step_length(
+    system: System, stiff: Bool[Array, ""], clock: _Clock, problem: _Problem
+) -> tuple[Array, Array, Array]:
     """Return the step of every lane, whether it is its last, and whether stability held it back."""
     remaining = problem.until - clock.time
     step, held_back = clock.step, jnp.zeros_like(clock.status, bool)
     if system.rule.adaptive:
-        per_radius, per_remaining = system.longest
         radius = jnp.maximum(clock.radius, jnp.finfo(step.dtype).tiny)
-        held_back = step > system.rule.stability / radius
+        per_radius, per_remaining = (
+            _of_rule(system, stiff, lambda rule, i=i: system.longest(rule)[i], step.dtype) for i in (0, 1)
+        )
+        stable = _of_rule(system, stiff, lambda rule: rule.stability, step.dtype) / radius
+        held_back = step > stable
         longest = jnp.maximum(per_radius / radius, per_remaining * (problem.end - clock.time))
-        step = jnp.minimum(step, jnp.minimum(longest, system.rule.stability / radius))
+        step = jnp.minimum(step, jnp.minimum(longest, stable))
     last = step >= 0.999 * remaining
     step = jnp.where(last, remaining, step)
     return jnp.where(clock.status == ACTIVE, step, 0.0), last, held_back
 
 
-def _attempt(system: System, clock: _Clock, problem: _Problem) -> tuple[_Clock, Float[Array, " lane"]]:
+def _of_rule(system: System, stiff: Bool[Array, ""], value: Callable[[StepRule], float], dtype: Any) -> Array:
+    """Return a property of the rule in use."""
+    other = jnp.asarray(value(system.rule), dtype)
+    return other if system.stiff_rule is None else jnp.where(stiff, jnp.asarray(value(system.stiff_rule), dtype), other)
+
+
+def _attempt(
+    system: System, stiff: Bool[Array, ""], clock: _Clock, problem: _Problem
+) -> tuple[_Clock, Float[Array, " lane"]]:
     """Attempt one step in every active lane; return where the lanes stand then, and the steps taken (0 if rejected)."""
     active = clock.status == ACTIVE
-    step, last, limited = _step_length(system, clock, problem)
-
-    def one_lane(state: Array, first: Array, step: Array, parameters: Any, constants: Any) -> tuple[Array, ...]:
-        new, new_rate, error = system.rule.take(
-            system.rate, system.resolvent, state, first, step, parameters, constants
-        )
-        if not system.rule.adaptive:
-            size = jnp.where(jnp.all(jnp.isfinite(new)), 1.0, jnp.inf).astype(new.dtype)
-            return new, new_rate, size, jnp.zeros_like(step)
-        scale = system.atol + system.rtol * jnp.maximum(jnp.abs(state), jnp.abs(new))
-        return new, new_rate, jnp.max(jnp.abs(error) / scale), system.radius(new, parameters, constants)
-
-    new, new_rate, error, radius = jax.vmap(one_lane)(
-        clock.state, clock.rate, step, problem.parameters, problem.constants
+    step, last, limited = _step_length(system, stiff, clock, problem)
+    new, new_rate, error = system.take(stiff, clock.state, clock.rate, step, problem.parameters, problem.constants)
+    size, radius = jax.vmap(functools.partial(_judge, system))(
+        clock.state, new, error, problem.parameters, problem.constants
     )
-    accept = active & (error <= 1.0)
+    accept = active & (size <= 1.0)
     # A NaN fails every comparison: it rejects the step and shrinks the next one as far as one step may.
-    finite = error < jnp.inf
-    exponent = -1 / system.rule.order
-    factor = jnp.where(finite, jnp.clip(SAFETY * jnp.where(finite, error, 1.0) ** exponent, SHRINK, GROW), SHRINK)
-    factor = factor if system.rule.adaptive else jnp.where(finite, 1.0, 0.0)
+    finite = size < jnp.inf
+    if system.rule.adaptive:
+        exponent = _of_rule(system, stiff, lambda rule: -1 / rule.order, step.dtype)
+        factor = jnp.where(finite, jnp.clip(SAFETY * jnp.where(finite, size, 1.0) ** exponent, SHRINK, GROW), SHRINK)
+    else:
+        factor = jnp.where(finite, 1.0, 0.0)
     time = jnp.where(accept, jnp.where(last, problem.until, clock.time + step), clock.time)
     next_step = jnp.where(active, factor * step, clock.step)
     attempts = clock.attempts + active.astype(clock.attempts.dtype)
@@ -203,9 +214,10 @@ def _attempt(system: System, clock: _Clock, problem: _Problem) -> tuple[_Clock, 
 
     tiny = 4 * jnp.finfo(step.dtype).eps * clock.time + jnp.finfo(step.dtype).tiny
     status = jnp.where(active & (attempts >= problem.most_steps), OUT_OF_STEPS, clock.status)
-    if system.yields_when_stiff:
+    if system.stiff_rule is not None:
         to_come = radius * (problem.end - time) / system.rule.stability
-        status = jnp.where(active & (held_back >= HELD_BACK) & (to_come > WORTH_SWITCHING), STIFF, status)
+        is_stiff = active & ~stiff & (held_back >= HELD_BACK) & (to_come > WORTH_SWITCHING)
+        status = jnp.where(is_stiff & (status == ACTIVE), STIFF, status)
     status = jnp.where(active & ~accept & (next_step <= tiny), UNDERFLOW, status)
     status = jnp.where(accept & last, FINISHED, status)
     keep = _per_lane(accept, new)
@@ -222,19 +234,30 @@ def _attempt(system: System, clock: _Clock, problem: _Problem) -> tuple[_Clock, 
     return moved, jnp.where(accept, step, 0.0)
 
 
+def _judge(
+    system: System, state: Array, new: Array, error: Array, parameters: Any, constants: Any
+) -> tuple[Scalar, Scalar]:
+    """Return the error of one lane's step over the tolerance, and the radius at the new state."""
+    if not system.rule.adaptive:
+        return jnp.where(jnp.all(jnp.isfinite(new)), 1.0, jnp.inf).astype(new.dtype), jnp.zeros((), new.dtype)
+    scale = system.atol + system.rtol * jnp.maximum(jnp.abs(state), jnp.abs(new))
+    return jnp.max(jnp.abs(error) / scale), system.radius(new, parameters, constants)
+
+
 def _start(system: System, problem: _Problem, time: Float[Array, " lane"], step: Float[Array, " lane"]) -> _Clock:
     first = jax.vmap(system.rate)(problem.state, problem.parameters, problem.constants)
     radius = jnp.zeros_like(time)
     if system.rule.adaptive:
         radius = jax.vmap(system.radius)(problem.state, problem.parameters, problem.constants)
     status = jnp.where(time < problem.until, ACTIVE, FINISHED).astype(jnp.int32)
-    status = jnp.where((status == ACTIVE) & (problem.most_steps <= 0), OUT_OF_STEPS, status)
+    if system.stiff_rule is not None:
+        status = jnp.where((status == ACTIVE) & problem.stiff, STIFF, status)
     none = jnp.zeros_like(status)
     return _Clock(time, step, problem.state, first, radius, none, status, none)
 
 
 def _any_active(clock: _Clock) -> Bool[Array, ""]:
-    return jnp.any(clock.status == ACTIVE)
+    return jnp.any((clock.status == ACTIVE) | (clock.status == STIFF))
 
 
 def _empty_store(clock: _Clock, slots: int) -> _Attempts:
@@ -253,64 +276,99 @@ def _write(store: _Attempts, slot: Int[Array, ""], before: _Clock, taken: Float[
     )
 
 
-def _within_store(system: System, problem: _Problem) -> _Problem:
+class _Progress(NamedTuple):
+    """How many steps were attempted in all, and from which on by the stiff rule."""
+
+    attempted: Int[Array, ""]
+    switched: Int[Array, ""]
+
+    @property
+    def stiff(self) -> Bool[Array, ""]:
+        """Whether the stiff rule is in use."""
+        return self.attempted >= self.switched
+
+
+_NEVER = jnp.iinfo(jnp.int32).max
+
+
+def _turn(system: System, progress: _Progress, clock: _Clock) -> tuple[_Progress, _Clock]:
+    """Turn to the stiff rule if only lanes that wait for it are left, or half of the room is used up."""
+    if system.stiff_rule is None:
+        return progress, clock
+    waits = clock.status == STIFF
+    turns = ~progress.stiff & (~jnp.any(clock.status == ACTIVE) | (progress.attempted >= system.slots // 2))
+    status = jnp.where(turns & waits, ACTIVE, clock.status).astype(clock.status.dtype)
+    return progress._replace(switched=jnp.where(turns, progress.attempted, progress.switched)), clock._replace(
+        status=status
+    )
+
+
+def _within_room(system: System, problem: _Problem) -> _Problem:
     """Return the problem with no more steps than there is room for, where all are kept."""
-    if not system.keeps_all:
+    if not system.rule.adaptive:
         return problem
     return problem._replace(most_steps=jnp.minimum(problem.most_steps, system.slots))
 
 
+def _begin(system: System, problem: _Problem) -> tuple[_Progress, _Clock]:
+    progress = _Progress(jnp.zeros((), jnp.int32), jnp.asarray(_NEVER, jnp.int32))
+    return progress, _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
+
+
 def _solve(system: System, problem: _Problem) -> _Clock:
     """Follow every lane to its end, keeping nothing."""
-    problem = _within_store(system, problem)
-    clock = _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
-    return jax.lax.while_loop(_any_active, lambda clock: _attempt(system, clock, problem)[0], clock)
+    problem = _within_room(system, problem)
+
+    def advance(carry: tuple[_Progress, _Clock]) -> tuple[_Progress, _Clock]:
+        progress, clock = _turn(system, *carry)
+        moved, _ = _attempt(system, progress.stiff, clock, problem)
+        return progress._replace(attempted=progress.attempted + 1), moved
+
+    return jax.lax.while_loop(lambda carry: _any_active(carry[1]), advance, _begin(system, problem))[1]
 
 
 class _Kept(NamedTuple):
-    """What the backward pass starts from; `attempts` and `stride` are the same in every lane."""
+    """What the backward pass starts from; all but the store are the same in every lane."""
 
     store: _Attempts
     attempts: Int[Array, " lane"]
     stride: Int[Array, " lane"]
+    switched: Int[Array, " lane"]
 
 
 def _solve_and_keep(system: System, problem: _Problem) -> tuple[_Clock, _Kept]:
     """Follow every lane to its end, keeping every `stride`-th attempt."""
-    problem = _within_store(system, problem)
-    slots = system.slots
-    clock = _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
+    problem, slots = _within_room(system, problem), system.slots
+    progress, clock = _begin(system, problem)
     # One slot more than is kept, to write to where an attempt is not kept.
-    carry = (jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32), clock, _empty_store(clock, slots + 1))
+    carry = (progress, jnp.ones((), jnp.int32), clock, _empty_store(clock, slots + 1))
 
-    def go_on(carry: tuple[Array, Array, _Clock, _Attempts]) -> Array:
+    def go_on(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> Array:
         return _any_active(carry[2])
 
-    def has_room(carry: tuple[Array, Array, _Clock, _Attempts]) -> Array:
-        count, stride, _, _ = carry
-        return go_on(carry) & (count < slots * stride)
+    def has_room(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> Array:
+        return go_on(carry) & (carry[0].attempted < slots * carry[1])
 
-    def advance(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
-        count, stride, clock, store = carry
-        moved, taken = _attempt(system, clock, problem)
+    def advance(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> tuple[_Progress, Array, _Clock, _Attempts]:
+        progress, stride, clock, store = carry
+        progress, clock = _turn(system, progress, clock)
+        moved, taken = _attempt(system, progress.stiff, clock, problem)
+        count = progress.attempted
         slot = jnp.where(count % stride == 0, count // stride, slots)
-        return count + 1, stride, moved, _write(store, slot, clock, taken)
+        return progress._replace(attempted=count + 1), stride, moved, _write(store, slot, clock, taken)
 
-    def thin(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
-        count, stride, clock, store = carry
+    def thin(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> tuple[_Progress, Array, _Clock, _Attempts]:
+        progress, stride, clock, store = carry
         every_second = jnp.minimum(2 * jnp.arange(slots + 1), slots)
-        return count, 2 * stride, clock, jax.tree.map(lambda x: x[every_second], store)
+        return progress, 2 * stride, clock, jax.tree.map(lambda x: x[every_second], store)
 
-    def fill(carry: tuple[Array, Array, _Clock, _Attempts]) -> tuple[Array, Array, _Clock, _Attempts]:
+    def fill(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> tuple[_Progress, Array, _Clock, _Attempts]:
         filled = jax.lax.while_loop(has_room, advance, carry)
         return jax.lax.cond(go_on(filled), thin, lambda carry: carry, filled)
 
-    if system.keeps_all:
-        count, stride, clock, store = jax.lax.while_loop(go_on, advance, carry)
-    else:
-        count, stride, clock, store = jax.lax.while_loop(go_on, fill, carry)
+    progress, stride, clock, store = jax.lax.while_loop(go_on, advance if system.rule.adaptive else fill, carry)
     lanes = problem.end.shape
-    return clock, _Kept(store, jnp.broadcast_to(count, lanes), jnp.broadcast_to(stride, lanes))
+    return clock, _Kept(store, *(jnp.broadcast_to(x, lanes) for x in (progress.attempted, stride, progress.switched)))
 
 
 def _transpose(
@@ -319,6 +377,7 @@ def _transpose(
     knots_bar: Array | None,
     first: Int[Array, ""],
     past: Int[Array, ""],
+    switched: Int[Array, ""],
     state_bar: Array,
     parameters_bar: Any,
     problem: _Problem,
@@ -328,19 +387,25 @@ def _transpose(
     Where `knots_bar` is given, the cotangent of the state in each slot is added when the sweep comes by.
     """
 
-    def one_lane(state: Array, step: Array, state_bar: Array, parameters: Any, constants: Any) -> tuple[Array, Any]:
-        def take(state: Array, parameters: Any) -> Array:
-            first = system.rate(state, parameters, constants)
-            return system.rule.take(system.rate, system.resolvent, state, first, step, parameters, constants)[0]
+    def pull(rule: StepRule) -> Callable[..., tuple[Array, Any]]:
+        def one_lane(state: Array, step: Array, state_bar: Array, parameters: Any, constants: Any) -> tuple[Array, Any]:
+            def take(state: Array, parameters: Any) -> Array:
+                first = system.rate(state, parameters, constants)
+                return rule.take(system.rate, system.resolvent, state, first, step, parameters, constants)[0]
 
-        return jax.vjp(take, state, parameters)[1](state_bar)
+            return jax.vjp(take, state, parameters)[1](state_bar)
+
+        return jax.vmap(one_lane)
 
     def back(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
         past, state_bar, parameters_bar = carry
         slot = (past - 1) % attempts.taken.shape[0]
-        state_bar, more = jax.vmap(one_lane)(
-            attempts.states[slot], attempts.taken[slot], state_bar, problem.parameters, problem.constants
-        )
+        arguments = (attempts.states[slot], attempts.taken[slot], state_bar, problem.parameters, problem.constants)
+        if system.stiff_rule is None:
+            state_bar, more = pull(system.rule)(*arguments)
+        else:
+            stiff = past > switched
+            state_bar, more = jax.lax.cond(stiff, pull(system.stiff_rule), pull(system.rule), *arguments)
         if knots_bar is not None:
             state_bar = state_bar + knots_bar[slot]
         return past - 1, state_bar, jax.tree.map(jnp.add, parameters_bar, more)
@@ -363,24 +428,24 @@ def _pull_back(
     kept state to the time already reached backwards are taken again, the last `SLOTS` of them are transposed, and so on
     until the kept state itself is reached; then comes the kept state before it.
     """
-    store, count, stride = kept.store, jnp.max(kept.attempts), jnp.max(kept.stride)
+    store, count, stride, switched = kept.store, *(jnp.max(x) for x in (kept.attempts, kept.stride, kept.switched))
     parameters_bar = jax.tree.map(jnp.zeros_like, problem.parameters)
-    if system.keeps_all:
-        return _transpose(system, store, knots_bar, jnp.zeros_like(count), count, state_bar, parameters_bar, problem)
+    if system.rule.adaptive:
+        none = jnp.zeros_like(count)
+        return _transpose(system, store, knots_bar, none, count, switched, state_bar, parameters_bar, problem)
     whole = stride == 1
     segments = jnp.where(whole, jnp.minimum(count, 1), (count + stride - 1) // stride)
-    again_system = system._replace(yields_when_stiff=False)
-    unlimited = jnp.full_like(problem.most_steps, jnp.iinfo(problem.most_steps.dtype).max)
+    unlimited = jnp.full_like(problem.most_steps, _NEVER)
 
     def again(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         segment, reached, state_bar, parameters_bar = carry
         began = store.times[segment]
         part = problem._replace(state=store.states[segment], until=reached, most_steps=unlimited)
-        clock = _start(again_system, part, began, store.steps[segment])
+        clock = _start(system, part, began, store.steps[segment])
 
         def advance(carry: tuple[Array, _Clock, _Attempts]) -> tuple[Array, _Clock, _Attempts]:
             taken_again, clock, ring = carry
-            moved, taken = _attempt(again_system, clock, part)
+            moved, taken = _attempt(system, jnp.asarray(False), clock, part)
             return taken_again + 1, moved, _write(ring, taken_again % SLOTS, clock, taken)
 
         ring = jax.tree.map(lambda x: x[:SLOTS], store)
@@ -390,7 +455,9 @@ def _pull_back(
         past = jnp.where(whole, count, taken_again)
         first = jnp.maximum(past - SLOTS, 0)
         slots_bar = None if knots_bar is None else jnp.where(whole, knots_bar[:SLOTS], 0.0)
-        state_bar, parameters_bar = _transpose(system, ring, slots_bar, first, past, state_bar, parameters_bar, part)
+        state_bar, parameters_bar = _transpose(
+            system, ring, slots_bar, first, past, switched, state_bar, parameters_bar, part
+        )
         # The slot of `first` holds the oldest attempt that was transposed; with none, the segment is already behind us.
         oldest = ring.times[first % SLOTS]
         reached = jnp.where((past > 0) & ~whole, jnp.minimum(oldest, reached), began)
@@ -426,16 +493,15 @@ def add_lanes_by_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Followed(NamedTuple):
-    """How far a solve came: the state and time that it reached, how it ended, and its attempted steps."""
+    """How far a solve came: the state that it reached, how it ended, and its attempted steps."""
 
     state: Float[Array, "..."]
-    time: Scalar
     status: Int[Array, ""]
     attempts: Int[Array, ""]
 
 
 class Knots(NamedTuple):
-    """States that a solve passed, in order, one a slot, with the steps that it then tried.
+    """States that a solve passed, in order, one a slot, with the steps that it then tried and by which rule.
 
     A slot that was not used holds an infinite time.
     """
@@ -443,6 +509,7 @@ class Knots(NamedTuple):
     states: Float[Array, "slot ..."]
     times: Float[Array, " slot"]
     steps: Float[Array, " slot"]
+    stiff: Bool[Array, " slot"]
 
 
 def _swap_slots_and_lanes(store: _Attempts) -> _Attempts:
@@ -450,61 +517,44 @@ def _swap_slots_and_lanes(store: _Attempts) -> _Attempts:
 
 
 def _solver(system: System) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Return `_solve`, `_solve_and_keep` and `_pull_back`, lanes first in all that they take and return.
-
-    Where no lane has anything to follow they are left out.
-    """
-
-    def at_start(problem: _Problem) -> _Clock:
-        return _start(system, problem, jnp.zeros_like(problem.end), problem.first_step)
-
-    def solve(problem: _Problem) -> _Clock:
-        return jax.lax.cond(jnp.any(problem.end > 0), lambda problem: _solve(system, problem), at_start, problem)
+    """Return `_solve`, `_solve_and_keep` and `_pull_back`, lanes first in all that they take and return."""
 
     def solve_and_keep(problem: _Problem) -> tuple[_Clock, _Kept]:
-        def run(problem: _Problem) -> tuple[_Clock, _Kept]:
-            clock, kept = _solve_and_keep(system, problem)
-            return clock, kept._replace(store=_swap_slots_and_lanes(kept.store))
-
-        def skip(problem: _Problem) -> tuple[_Clock, _Kept]:
-            clock = at_start(problem)
-            store = _swap_slots_and_lanes(_empty_store(clock, system.slots + 1))
-            return clock, _Kept(store, clock.attempts, clock.attempts + 1)
-
-        return jax.lax.cond(jnp.any(problem.end > 0), run, skip, problem)
+        clock, kept = _solve_and_keep(system, problem)
+        return clock, kept._replace(store=_swap_slots_and_lanes(kept.store))
 
     def pull_back(
         kept: _Kept, clock: _Clock, state_bar: Array, knots_bar: Array | None, problem: _Problem
     ) -> tuple[Array, Array, Any]:
-        def run(kept: _Kept, state_bar: Array, knots_bar: Array | None, problem: _Problem) -> tuple[Array, Any]:
-            kept = kept._replace(store=_swap_slots_and_lanes(kept.store))
-            knots_bar = None if knots_bar is None else jnp.moveaxis(knots_bar, 0, 1)
-            return _pull_back(system, kept, knots_bar, clock.time, state_bar, problem)
-
-        def skip(kept: _Kept, state_bar: Array, knots_bar: Array | None, problem: _Problem) -> tuple[Array, Any]:
-            return state_bar, jax.tree.map(jnp.zeros_like, problem.parameters)
-
+        kept = kept._replace(store=_swap_slots_and_lanes(kept.store))
+        knots_bar = None if knots_bar is None else jnp.moveaxis(knots_bar, 0, 1)
         end_bar = jax.vmap(lambda a, b: jnp.sum(a * b))(state_bar, clock.rate)
-        end_bar = jnp.where(clock.status == FINISHED, end_bar, 0.0)
-        state_bar, parameters_bar = jax.lax.cond(
-            jnp.any(kept.attempts > 0), run, skip, kept, state_bar, knots_bar, problem
-        )
-        return state_bar, end_bar, parameters_bar
+        state_bar, parameters_bar = _pull_back(system, kept, knots_bar, clock.time, state_bar, problem)
+        return state_bar, jnp.where(clock.status == FINISHED, end_bar, 0.0), parameters_bar
 
     return (
-        add_lanes_by_vmap(solve),
+        add_lanes_by_vmap(lambda problem: _solve(system, problem)),
         add_lanes_by_vmap(solve_and_keep),
         add_lanes_by_vmap(pull_back),
     )
 
 
-def _one_lane(state: Any, end: Any, first_step: Any, most_steps: Any, parameters: Any, constants: Any) -> _Problem:
-    problem = _Problem(state, end, end, first_step, most_steps.astype(jnp.int32), parameters, constants)
+def _one_lane(
+    state: Array,
+    end: Array,
+    first_step: Array,
+    most_steps: Array,
+    parameters: Any,
+    constants: Any,
+    stiff: Array | None,
+) -> _Problem:
+    stiff = jnp.asarray(False) if stiff is None else stiff
+    problem = _Problem(state, end, end, first_step, most_steps.astype(jnp.int32), stiff, parameters, constants)
     return jax.tree.map(lambda x: x[None], problem)
 
 
 def _followed(clock: _Clock) -> Followed:
-    return Followed(clock.state, clock.time, clock.status, clock.attempts)
+    return Followed(clock.state, clock.status, clock.attempts)
 
 
 def follow(
@@ -515,6 +565,7 @@ def follow(
     most_steps: Int[Array, ""],
     parameters: Any,
     constants: Any,
+    stiff: Bool[Array, ""] | None = None,
 ) -> Followed:
     r"""Return where $\dot y = f(y; \theta)$ is at time $T$.
 
@@ -523,10 +574,11 @@ def follow(
     **Arguments:**
     - `system`: $f$, and how it is followed.
     - `state`: $y(0)$.
-    - `end`: $T \ge 0$, finite. A solve that stopped before it has no gradient in it.
+    - `end`: $T \ge 0$, finite. A solve that failed has no gradient in it.
     - `first_step`: the length of the first attempt.
     - `most_steps`: limit on attempted steps.
     - `parameters`: $\theta$, a pytree of arrays. `constants`: what $f$ needs and is not differentiated in.
+    - `stiff`: whether to begin by the stiff rule.
     """
     solve, solve_and_keep, pull_back = _solver(system)
 
@@ -544,7 +596,7 @@ def follow(
         return (_cotangent(problem, *pull_back(kept, clock, cotangents.state, None, problem)),)
 
     run.defvjp(run_forward, run_backward)
-    followed = run(_one_lane(state, end, first_step, most_steps, parameters, constants))
+    followed = run(_one_lane(state, end, first_step, most_steps, parameters, constants, stiff))
     return jax.tree.map(lambda x: x[0], followed)
 
 
@@ -567,9 +619,9 @@ def follow_keeping_knots(
     def run_forward(problem: _Problem) -> Any:
         clock, kept = solve_and_keep(problem)
         used = -(-kept.attempts // kept.stride)
-        unused = jnp.arange(system.slots + 1, dtype=used.dtype)[None, :] >= used[:, None]
-        times = jnp.where(unused, jnp.inf, kept.store.times)
-        knots = Knots(kept.store.states, times, kept.store.steps)
+        slot = jnp.arange(system.slots + 1, dtype=used.dtype)[None, :]
+        times = jnp.where(slot >= used[:, None], jnp.inf, kept.store.times)
+        knots = Knots(kept.store.states, times, kept.store.steps, slot >= kept.switched[:, None])
         return (_followed(clock), knots), (problem, clock, kept)
 
     @at_highest_precision
@@ -580,7 +632,7 @@ def follow_keeping_knots(
         return (_cotangent(problem, *bars),)
 
     run.defvjp(run_forward, run_backward)
-    results = run(_one_lane(state, end, first_step, most_steps, parameters, constants))
+    results = run(_one_lane(state, end, first_step, most_steps, parameters, constants, None))
     return jax.tree.map(lambda x: x[0], results)
 
 
@@ -588,7 +640,7 @@ def _cotangent(problem: _Problem, state_bar: Array, end_bar: Array, parameters_b
     """Return the cotangent of `problem`, which depends on `end` by `end` alone."""
 
     def none(x: Array) -> Any:
-        return np.zeros(x.shape, jax.dtypes.float0) if jnp.issubdtype(x.dtype, jnp.integer) else jnp.zeros_like(x)
+        return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
 
     return _Problem(
         state=state_bar,
@@ -596,6 +648,7 @@ def _cotangent(problem: _Problem, state_bar: Array, end_bar: Array, parameters_b
         until=jnp.zeros_like(end_bar),
         first_step=jnp.zeros_like(end_bar),
         most_steps=none(problem.most_steps),
+        stiff=none(problem.stiff),
         parameters=parameters_bar,
         constants=jax.tree.map(none, problem.constants),
     )

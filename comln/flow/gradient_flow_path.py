@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from comln.flow.adaptive import FINISHED, STIFF, Knots, follow, follow_keeping_knots
+from comln.flow.adaptive import FINISHED, Knots, follow, follow_keeping_knots
 from comln.flow.head_flow import HeadFlow, HeadParameters
-from comln.flow.head_solve import first_explicit_step, rule_of, settling_time, system_of
+from comln.flow.head_solve import first_step, settling_time, system_of
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
 from comln.flow.linear_flow import follow_linear_flow
@@ -17,16 +17,8 @@ from comln.flow.meta_gradients.base import FlowProblem
 from comln.flow.meta_gradients.span_adjoint import result_of
 from comln.flow.posing import as_arrays, may_rest, pose, raise_if_failed
 from comln.flow.span_coordinates import logit_unit
-from comln.flow.step_rules import RODAS
 from comln.losses import AbstractLoss, CrossEntropy, SquaredError
 from comln.typing import Array, Float, Scalar, ScalarLike
-
-
-class _Stretch(eqx.Module):
-    """A part of the way that one step rule took, from time `began` on: the states that were kept of it."""
-
-    knots: Knots
-    began: Scalar
 
 
 class FlowPath(eqx.Module):
@@ -45,7 +37,7 @@ class FlowPath(eqx.Module):
     _problem: FlowProblem
     _parameters: HeadParameters
     _unit: Scalar
-    _stretches: tuple[_Stretch, ...]
+    _knots: Knots | None
     _end: Scalar
     _integrator: Integrator = eqx.field(static=True)
     _in_span: bool = eqx.field(static=True)
@@ -147,57 +139,34 @@ def _gradient_flow_path(
     parameters = HeadParameters(factor, initial_logits, problem.proximal / unit)
     end = unit * problem.horizon
     if isinstance(loss, SquaredError) and not isinstance(integrator.method, Euler):
-        info, stretches = FlowInfo(FlowResult.successful, jnp.zeros((), jnp.int32)), ()
-    else:
-        # From there on the flow stands still, as far as the precision goes.
-        settled = settling_time(parameters)
-        end = jnp.where(end > settled, settled, end)
-        unlimited = jnp.isinf(end)
-        info, stretches = _follow_path(
-            HeadFlow(loss, in_span), integrator, parameters, problem, unit, jnp.where(unlimited, 0.0, end)
-        )
-        info = FlowInfo(FlowResult.where(unlimited, FlowResult.no_limit, info.result), info.steps)
-    result = FlowResult.where(posed == FlowResult.successful, info.result, posed)
-    info = FlowInfo(result, info.steps)
-    return FlowPath(info, problem.horizon, problem, parameters, unit, stretches, end, integrator, in_span)
-
-
-def _follow_path(
-    flow: HeadFlow,
-    integrator: Integrator,
-    parameters: HeadParameters,
-    problem: FlowProblem,
-    unit: Scalar,
-    end: Scalar,
-) -> tuple[FlowInfo, tuple[_Stretch, ...]]:
-    rows = problem.embeddings.shape[0 if flow.in_span else 1]
-    start = jnp.zeros((rows, problem.labels.shape[1]), end.dtype)
-    constants = (problem.labels, problem.share)
-    most_steps = jnp.asarray(integrator.max_steps, jnp.int32)
-    rule = rule_of(integrator)
-    system = system_of(flow, rule, integrator)
-    first_step = first_explicit_step(parameters)
-    if isinstance(integrator.method, Euler):
-        first_step = jax.lax.stop_gradient(integrator.method.step * unit)
-    followed, knots = follow_keeping_knots(system, start, end, first_step, most_steps, parameters, constants)
-    status, steps = followed.status, followed.attempts
-    stretches = (_Stretch(knots, jnp.zeros_like(end)),)
-    if system.yields_when_stiff:
-        stiff = status == STIFF
-        began = jax.lax.stop_gradient(followed.time)
-        radius = jax.lax.stop_gradient(flow.radius(followed.state, parameters, constants))
-        went_on, knots = follow_keeping_knots(
-            system_of(flow, RODAS, integrator),
-            followed.state,
-            jnp.where(stiff, end - began, 0.0),
-            rule.stability / radius,
-            most_steps - steps,
+        return FlowPath(
+            FlowInfo(posed, jnp.zeros((), jnp.int32)),
+            problem.horizon,
+            problem,
             parameters,
-            constants,
+            unit,
+            None,
+            end,
+            integrator,
+            in_span,
         )
-        status, steps = jnp.where(stiff, went_on.status, status), steps + went_on.attempts
-        stretches = (*stretches, _Stretch(knots, jnp.where(stiff, began, jnp.inf)))
-    return FlowInfo(result_of(status), steps), stretches
+    # From `settled` on the flow stands still, as far as the precision goes.
+    settled = settling_time(parameters)
+    end = jnp.where(end > settled, settled, end)
+    limitless = jnp.isinf(end)
+    followed, knots = follow_keeping_knots(
+        system_of(HeadFlow(loss, in_span), integrator),
+        jnp.zeros((support if in_span else feature, problem.labels.shape[1]), end.dtype),
+        jnp.where(limitless, 0.0, end),
+        first_step(integrator, parameters, unit),
+        jnp.asarray(integrator.max_steps, jnp.int32),
+        parameters,
+        (problem.labels, problem.share),
+    )
+    result = FlowResult.where(limitless, FlowResult.no_limit, result_of(followed.status))
+    result = FlowResult.where(posed == FlowResult.successful, result, posed)
+    info = FlowInfo(result, followed.attempts)
+    return FlowPath(info, problem.horizon, problem, parameters, unit, knots, end, integrator, in_span)
 
 
 @eqx.filter_jit
@@ -209,34 +178,23 @@ def _state_at(path: FlowPath, time: Scalar) -> Array:
     flow = HeadFlow(problem.loss, path._in_span)
     inside = (time >= 0) & (time <= path.horizon) & (path.info.result == FlowResult.successful)
     now = path._unit * jnp.where(inside, time, 0.0)
-    if not path._stretches:
+    if path._knots is None:
         state = follow_linear_flow(path._in_span, parameters, constants, now)
         return jnp.where(inside, state, jnp.nan)
     now = jnp.where(now > path._end, path._end, now)
-    system = system_of(flow, rule_of(path._integrator), path._integrator)
-    systems = (system._replace(yields_when_stiff=False), system_of(flow, RODAS, path._integrator))
-    state, finished = jnp.zeros((), now.dtype), jnp.asarray(True)
-    # The last stretch that began before this time has its state; the others have nothing to follow.
-    begun = jnp.stack([stretch.began <= now for stretch in path._stretches])
-    last = len(path._stretches) - 1 - jnp.argmax(begun[::-1])
-    for i, (stretch, system) in enumerate(zip(path._stretches, systems, strict=False)):
-        here = last == i
-        local = jnp.where(here, now - jax.lax.stop_gradient(stretch.began), 0.0)
-        knot_times = stretch.knots.times
-        knot = jnp.argmax(jnp.where(knot_times <= local, knot_times, -jnp.inf))
-        ahead = jnp.where(here, local - jax.lax.stop_gradient(knot_times[knot]), 0.0)
-        followed = follow(
-            system,
-            stretch.knots.states[knot],
-            ahead,
-            jax.lax.stop_gradient(stretch.knots.steps[knot]),
-            jnp.asarray(path._integrator.max_steps, jnp.int32),
-            parameters,
-            constants,
-        )
-        state = state + jnp.where(here, followed.state, 0.0)
-        finished = finished & (~here | (followed.status == FINISHED))
-    return jnp.where(inside & finished, state, jnp.nan)
+    knots = path._knots
+    nearest = jnp.argmax(jnp.where(knots.times <= now, knots.times, -jnp.inf))
+    followed = follow(
+        system_of(flow, path._integrator),
+        knots.states[nearest],
+        now - jax.lax.stop_gradient(knots.times[nearest]),
+        jax.lax.stop_gradient(knots.steps[nearest]),
+        jnp.asarray(path._integrator.max_steps, jnp.int32),
+        parameters,
+        constants,
+        knots.stiff[nearest],
+    )
+    return jnp.where(inside & (followed.status == FINISHED), followed.state, jnp.nan)
 
 
 @eqx.filter_jit

@@ -1,43 +1,40 @@
 """How a head's flow is followed: which solver takes which part of the way."""
 
-__all__ = ["first_explicit_step", "rule_of", "settling_time", "solve_head_flow", "system_of"]
+__all__ = ["first_step", "settling_time", "solve_head_flow", "system_of"]
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from comln.flow.adaptive import FINISHED, STIFF, System, follow
+from comln.flow.adaptive import FINISHED, System, follow
 from comln.flow.equilibrium import come_to_rest
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.integrator import Dopri5, Euler, Integrator, Rodas4, Tsit5
 from comln.flow.linear_flow import follow_linear_flow
-from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS, StepRule
+from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS
 from comln.losses import SquaredError
 from comln.typing import Array, Int, Scalar
 
 
-def rule_of(integrator: Integrator) -> StepRule:
-    """Return the step rule of the integrator's method."""
+def system_of(flow: HeadFlow, integrator: Integrator) -> System:
+    """Return the flow as a system that is followed as `integrator` says; where adaptive, by Rodas where it is stiff."""
     match integrator.method:
         case Tsit5():
-            return TSITOURAS
+            rule, stiff_rule = TSITOURAS, RODAS
         case Dopri5():
-            return DORMAND_PRINCE
+            rule, stiff_rule = DORMAND_PRINCE, RODAS
         case Rodas4():
-            return RODAS
+            rule, stiff_rule = RODAS, None
         case Euler():
-            return EULER
+            rule, stiff_rule = EULER, None
+    return System(rule, stiff_rule, flow.rate, flow.radius, flow.resolvent, integrator.rtol, integrator.atol)
 
 
-def system_of(flow: HeadFlow, rule: StepRule, integrator: Integrator) -> System:
-    """Return the flow as a system that is followed by `rule`; an explicit adaptive rule stops where it is stiff."""
-    yields = rule.adaptive and rule is not RODAS
-    return System(rule, flow.rate, flow.radius, flow.resolvent, integrator.rtol, integrator.atol, yields)
-
-
-def first_explicit_step(parameters: HeadParameters) -> Scalar:
-    """Return a length for the first step: the state moves by about one share of a logit a unit of time."""
+def first_step(integrator: Integrator, parameters: HeadParameters, unit: Scalar) -> Scalar:
+    """Return the length of the first step: Euler's own, or what moves the state by a share of a logit."""
+    if isinstance(integrator.method, Euler):
+        return jax.lax.stop_gradient(integrator.method.step * unit)
     return jax.lax.stop_gradient(1 / (1 + parameters.proximal))
 
 
@@ -77,44 +74,23 @@ def solve_head_flow(
     support, way = labels.shape
     rows = support if flow.in_span else parameters.factor.shape[1]
     start = jnp.zeros((rows, way), parameters.factor.dtype)
-    most_steps = jnp.asarray(integrator.max_steps, jnp.int32)
-    rule = rule_of(integrator)
-    system = system_of(flow, rule, integrator)
-    if isinstance(integrator.method, Euler):
-        first_step = jax.lax.stop_gradient(integrator.method.step * unit)
-        followed = follow(system, start, end, first_step, most_steps, parameters, constants)
-        return followed.state, followed.status, followed.attempts
-    if isinstance(flow.loss, SquaredError):
+    adaptive = not isinstance(integrator.method, Euler)
+    if isinstance(flow.loss, SquaredError) and adaptive:
         state = follow_linear_flow(flow.in_span, parameters, constants, end)
         return state, jnp.asarray(FINISHED), jnp.zeros((), jnp.int32)
 
+    may_rest = may_rest and adaptive
     settled = jnp.isinf(end) | (end >= settling_time(parameters)) if may_rest else jnp.zeros((), bool)
     followed = follow(
-        system,
+        system_of(flow, integrator),
         start,
         jnp.where(settled, 0.0, end),
-        first_explicit_step(parameters),
-        most_steps,
+        first_step(integrator, parameters, unit),
+        jnp.asarray(integrator.max_steps, jnp.int32),
         parameters,
         constants,
     )
-    state, status, steps = followed.state, followed.status, followed.attempts
-    if system.yields_when_stiff:
-        stiff = status == STIFF
-        remaining = jnp.where(stiff, end - jax.lax.stop_gradient(followed.time), 0.0)
-        radius = jax.lax.stop_gradient(flow.radius(state, parameters, constants))
-        went_on = follow(
-            system_of(flow, RODAS, integrator),
-            state,
-            remaining,
-            rule.stability / radius,
-            most_steps - steps,
-            parameters,
-            constants,
-        )
-        state, steps = went_on.state, steps + went_on.attempts
-        status = jnp.where(stiff, went_on.status, status)
     if not may_rest:
-        return state, status, steps
-    rest = come_to_rest(flow, settled, state, parameters, constants)
-    return rest.state, jnp.where(settled, rest.status, status), steps + rest.steps
+        return followed.state, followed.status, followed.attempts
+    rest = come_to_rest(flow, settled, followed.state, parameters, constants)
+    return rest.state, jnp.where(settled, rest.status, followed.status), followed.attempts + rest.steps

@@ -92,8 +92,8 @@ class FlowResult(eqx.Enumeration):
         "`horizon=jnp.inf` itself or a `proximal` weight."
     )
     no_limit = (
-        "The horizon is infinite and the flow has no limit, or one too far away for this precision: with `proximal` = 0 "
-        "the weights of separable examples grow for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
+        "The horizon is infinite and the flow has no limit, or one too far away for this precision: with `proximal` = "
+        "0 the weights of separable examples grow for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
     )
     negative_proximal = "The proximal weight is negative, and the flow would run away. Pass `proximal` >= 0."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."

@@ -10,7 +10,6 @@ from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.head_solve import system_of
 from comln.flow.integrator import Euler, FlowResult
 from comln.flow.linear_flow import follow_linear_flow
-from comln.flow.step_rules import TSITOURAS
 from tests.flow.problems import random_problem, relative_error
 
 
@@ -65,7 +64,7 @@ def test_closed_form_equals_the_integrator(in_span, horizon):
     tight = Integrator(1e-12, 1e-12, 100_000)
 
     def integrated(parameters):
-        system = system_of(HeadFlow(SquaredError(), in_span), TSITOURAS, tight)._replace(yields_when_stiff=False)
+        system = system_of(HeadFlow(SquaredError(), in_span), tight)
         start = jnp.zeros((7 if in_span else 9, 3))
         followed = follow(
             system, start, jnp.asarray(horizon), jnp.ones(()), jnp.asarray(100_000), parameters, constants

@@ -1,0 +1,90 @@
+"""`comln reproduce TARGET`: a result of the paper again, with its numbers and pictures."""
+
+__all__ = ["TARGETS", "run"]
+
+import difflib
+import importlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from comln.cli.options import fail, parse, quiet_jax
+from comln.cli.progress import counting
+
+TARGETS = {
+    "figure2": "the adjoint method loses the trajectory of a gradient flow on its way back",
+}
+"""What can be reproduced: modules of `comln.reproduce` with `FILES`, `compute`, `write`, `describe` and `numbers`."""
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Compute a result of the paper again; write its numbers, its picture and a page that explains them."""
+
+    target: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="what to reproduce: " + "; ".join(f"{name} ({what})" for name, what in TARGETS.items())),
+    ]
+    out: Path | None = None
+    """folder to write to (default: reproduced/<target>)"""
+    json: bool = False
+    """print JSON only"""
+
+
+def run(arguments: list[str]) -> int:
+    """Reproduce one result and print its numbers; return the exit code."""
+    options = parse(ReproduceOptions, arguments, "reproduce")
+    if options.target not in TARGETS:
+        near = difflib.get_close_matches(options.target, TARGETS, n=1, cutoff=0.0)[0]
+        return fail(f"unknown target {options.target!r}. Did you mean {near!r}? See `comln reproduce --help`.")
+    quiet_jax()
+    target: Any = importlib.import_module(f"comln.reproduce.{options.target}")
+    folder = options.out or Path("reproduced") / options.target
+    try:
+        _prepare(folder, options.target, target.FILES)
+    except ValueError as error:
+        return fail(error)
+    except OSError as error:
+        return fail(f"{folder} cannot be written ({error.strerror or error}). Choose another folder with --out.")
+    with counting(f"reproducing {options.target}", 1) as on_progress:
+        result = target.compute()
+        on_progress(1)
+    try:
+        paths = target.write(result, folder)
+    except OSError as error:
+        return fail(f"{folder} cannot be written ({error.strerror or error}).", code=1)
+    if options.json:
+        print(json.dumps(target.numbers(result)))
+    else:
+        print(target.describe(result))
+        print(f"wrote {', '.join(path.name for path in paths)} to {folder}")
+    return 0
+
+
+def _prepare(folder: Path, target: str, names: Sequence[str]) -> None:
+    """Make the folder, and see that it can be written and that no file there belongs to somebody else."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Choose a folder with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    there = [name for name in names if (folder / name).exists()]
+    if there and not _wrote(folder / f"{target}.json", target):
+        raise ValueError(
+            f"{folder} holds {', '.join(there)}, not written by `comln reproduce {target}`. Choose another --out."
+        )
+
+
+def _wrote(path: Path, target: str) -> bool:
+    """Whether `path` holds the numbers of an earlier run."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("target") == target
