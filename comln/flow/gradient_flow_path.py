@@ -13,7 +13,7 @@ from comln.flow.head_solve import first_step, settling_time, system_of
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
 from comln.flow.linear_flow import follow_linear_flow
-from comln.flow.meta_gradients.base import FlowProblem
+from comln.flow.meta_gradients.base import FlowProblem, squared_norm
 from comln.flow.meta_gradients.span_adjoint import result_of
 from comln.flow.posing import as_arrays, may_rest, pose, raise_if_failed
 from comln.flow.span_coordinates import logit_unit
@@ -133,7 +133,7 @@ def _gradient_flow_path(
         unit = logit_unit(gram, problem.share)
         factor = gram / unit
     else:
-        unit = logit_unit(jnp.diag(jnp.sum(jnp.square(problem.embeddings), axis=1)), problem.share)
+        unit = squared_norm(problem)
         factor = problem.embeddings / jnp.sqrt(unit)
     initial_logits = problem.embeddings @ problem.initial_weights.T
     parameters = HeadParameters(factor, initial_logits, problem.proximal / unit)

@@ -1,6 +1,6 @@
-"""The one place that knows the ODE library (Diffrax). It solves, and is never differentiated."""
+"""The one place that knows the ODE library (Diffrax)."""
 
-__all__ = ["integrate"]
+__all__ = ["integrate", "integrate_and_backpropagate"]
 
 from collections.abc import Callable
 from typing import Any
@@ -28,37 +28,108 @@ def integrate(
 ) -> tuple[Any, FlowResult, Int[Array, ""]]:
     """Return the state at time `end` of the autonomous system `rate`, how the solve ended, and its attempted steps.
 
+    Not to be differentiated in reverse mode.
+
     - `state`: the state at time zero, a pytree of arrays.
     - `end`: at least zero, finite.
     - `unit`: how many units of `end` one unit of the integrator's own step length is.
     """
-    controller: diffrax.AbstractStepSizeController = diffrax.PIDController(
-        rtol=integrator.rtol, atol=integrator.atol, norm=largest_block_rms
-    )
-    first_step = None
+    return _integrate(lambda y, _: rate(y), state, None, end, unit, integrator, diffrax.ForwardMode())
+
+
+def integrate_and_backpropagate(
+    rate: Callable[[Any, Any], Any],
+    state: Any,
+    parameters: Any,
+    end: Scalar,
+    unit: Scalar,
+    integrator: Integrator,
+    checkpoints: int,
+) -> tuple[Any, FlowResult, Int[Array, ""]]:
+    """Do as `integrate` does for `rate(state, parameters)`, differentiable in reverse mode through its steps.
+
+    - `checkpoints`: how many states are kept; the steps between them are taken again.
+    """
+    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
+    return _integrate(rate, state, parameters, end, unit, integrator, adjoint)
+
+
+def _integrate(
+    rate: Callable[[Any, Any], Any],
+    state: Any,
+    parameters: Any,
+    end: Scalar,
+    unit: Scalar,
+    integrator: Integrator,
+    adjoint: diffrax.AbstractAdjoint,
+) -> tuple[Any, FlowResult, Int[Array, ""]]:
     match integrator.method:
         case Tsit5():
             solver = diffrax.Tsit5()
         case Dopri5():
             solver = diffrax.Dopri5()
         case Euler(step):
-            solver, controller, first_step = diffrax.Euler(), diffrax.ConstantStepSize(), step * unit
+            return _integrate_by_euler(rate, state, parameters, end, step * unit, integrator, adjoint)
         case method:
             raise ValueError(
                 f"{type(method).__name__} steps are for `meta_gradient=SpanAdjoint()` alone. Use it, or an integrator "
                 "with method Tsit5(), Dopri5() or Euler(step)."
             )
+    controller = diffrax.PIDController(rtol=integrator.rtol, atol=integrator.atol, norm=largest_block_rms)
+    return _solve(rate, state, parameters, end, None, solver, controller, integrator.max_steps, adjoint)
+
+
+def _integrate_by_euler(
+    rate: Callable[[Any, Any], Any],
+    state: Any,
+    parameters: Any,
+    end: Scalar,
+    step: Scalar,
+    integrator: Integrator,
+    adjoint: diffrax.AbstractAdjoint,
+) -> tuple[Any, FlowResult, Int[Array, ""]]:
+    """Take Euler steps of length `step`, and a last one of what remains (the library would make all a bit shorter)."""
+    whole = jnp.maximum(jnp.ceil(end / step - 1e-3) - 1, 0.0)
+    state, result, steps = _solve(
+        rate,
+        state,
+        parameters,
+        whole * step,
+        step,
+        diffrax.Euler(),
+        diffrax.ConstantStepSize(),
+        integrator.max_steps,
+        adjoint,
+    )
+    last = end - whole * step
+    state = jax.tree.map(lambda y, dy: y + last * dy, state, rate(state, parameters))
+    steps = steps + (end > 0).astype(steps.dtype)
+    return state, FlowResult.where(steps > integrator.max_steps, FlowResult.max_steps_reached, result), steps
+
+
+def _solve(
+    rate: Callable[[Any, Any], Any],
+    state: Any,
+    parameters: Any,
+    end: Scalar,
+    first_step: Scalar | None,
+    solver: diffrax.AbstractSolver,
+    controller: diffrax.AbstractStepSizeController,
+    max_steps: int,
+    adjoint: diffrax.AbstractAdjoint,
+) -> tuple[Any, FlowResult, Int[Array, ""]]:
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: rate(y)),
+        diffrax.ODETerm(lambda t, y, parameters: rate(y, parameters)),
         solver,
         t0=jnp.zeros_like(end),
         t1=end,
         dt0=first_step,
         y0=state,
+        args=parameters,
         stepsize_controller=controller,
-        max_steps=integrator.max_steps,
+        max_steps=max_steps,
         saveat=diffrax.SaveAt(t1=True),
-        adjoint=diffrax.ForwardMode(),
+        adjoint=adjoint,
         throw=False,
     )
     result = FlowResult.where(

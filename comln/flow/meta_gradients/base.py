@@ -1,6 +1,6 @@
 """What a way to differentiate the flow is given, and what it returns."""
 
-__all__ = ["AbstractMetaGradient", "FlowProblem", "weights_rate", "with_horizon_gradient"]
+__all__ = ["AbstractMetaGradient", "FlowProblem", "squared_norm", "weights_rate", "with_horizon_gradient"]
 
 import abc
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from comln.flow.integrator import FlowInfo, Integrator
+from comln.flow.span_coordinates import logit_unit
 from comln.losses import AbstractLoss
 from comln.typing import Array, Float, Scalar
 
@@ -49,6 +50,11 @@ class AbstractMetaGradient(eqx.Module):
     @abc.abstractmethod
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:
         """Return the adapted weights and how the solve went. Where it failed the weights mean nothing."""
+
+
+def squared_norm(problem: FlowProblem) -> Scalar:
+    r"""Return $c^2$, the mean squared norm of the support embeddings (`logit_unit`), without forming a Gram matrix."""
+    return logit_unit(jnp.diag(jnp.sum(jnp.square(problem.embeddings), axis=1)), problem.share)
 
 
 def weights_rate(problem: FlowProblem, weights: Float[Array, "way feature"]) -> Float[Array, "way feature"]:

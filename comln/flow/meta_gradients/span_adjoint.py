@@ -26,7 +26,8 @@ from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.head_solve import solve_head_flow
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import FlowInfo, FlowResult, Integrator
-from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
+from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem, squared_norm
+from comln.flow.one_task_at_a_time import one_task_at_a_time
 from comln.flow.span_coordinates import logit_unit, weights_from_coefficients
 from comln.typing import Array, Float, Int, Scalar
 
@@ -65,8 +66,7 @@ def solve_in_rows(
     problem: FlowProblem, integrator: Integrator
 ) -> tuple[Float[Array, "way feature"], Int[Array, ""], Int[Array, ""]]:
     """Return the adapted weights, the status of the solve and its steps; the state is the rows of the weights."""
-    squares = jnp.sum(jnp.square(problem.embeddings), axis=1)
-    unit = logit_unit(jnp.diag(squares), problem.share)
+    unit = squared_norm(problem)
     parameters = HeadParameters(
         problem.embeddings / jnp.sqrt(unit), problem.embeddings @ problem.initial_weights.T, problem.proximal / unit
     )
@@ -107,7 +107,7 @@ def solve_in_span(
         return forward(initial_weights, embeddings, horizon, proximal, constants)[0]
 
     def forward(initial_weights: Array, embeddings: Array, horizon: Scalar, proximal: Scalar, constants: Any) -> Any:
-        gram, initial_logits = embeddings @ embeddings.T, embeddings @ initial_weights.T
+        gram, initial_logits = _products(embeddings, initial_weights)
         coefficients, pull_back, ended = jax.vjp(
             lambda gram, logits, horizon, proximal: coefficients_at_horizon(gram, logits, horizon, proximal, constants),
             gram,
@@ -116,18 +116,19 @@ def solve_in_span(
             proximal,
             has_aux=True,
         )
-        weights = weights_from_coefficients(initial_weights, coefficients, embeddings)
+        weights = _weights(initial_weights, coefficients, embeddings)
         return (weights, *ended), (initial_weights, embeddings, coefficients, pull_back)
 
     @at_highest_precision
     def backward(residuals: Any, cotangents: Any) -> Any:
         initial_weights, embeddings, coefficients, pull_back = residuals
         weights_bar = cotangents[0]
-        gram_bar, logits_bar, horizon_bar, proximal_bar = pull_back(-embeddings @ weights_bar.T)
-        # One product for all three terms: each by itself would be another array of the embeddings' size.
-        factors = jnp.concatenate([gram_bar + gram_bar.T, logits_bar, -coefficients], axis=1)
-        embeddings_bar = factors @ jnp.concatenate([embeddings, initial_weights, weights_bar])
-        return weights_bar + logits_bar.T @ embeddings, embeddings_bar, horizon_bar, proximal_bar, None
+        coefficients_bar = _coefficients_cotangent(weights_bar, embeddings)
+        gram_bar, logits_bar, horizon_bar, proximal_bar = pull_back(coefficients_bar)
+        initial_bar, embeddings_bar = _cotangents(
+            weights_bar, gram_bar, logits_bar, coefficients, embeddings, initial_weights
+        )
+        return initial_bar, embeddings_bar, horizon_bar, proximal_bar, None
 
     adapt.defvjp(forward, backward)
     return adapt(
@@ -137,3 +138,33 @@ def solve_in_span(
         problem.proximal,
         (problem.labels, problem.share),
     )
+
+
+@one_task_at_a_time
+def _products(embeddings: Array, initial_weights: Array) -> tuple[Array, Array]:
+    r"""Return $G$ and $L_0$."""
+    return embeddings @ embeddings.T, embeddings @ initial_weights.T
+
+
+_weights = one_task_at_a_time(weights_from_coefficients)
+
+
+@one_task_at_a_time
+def _coefficients_cotangent(weights_bar: Array, embeddings: Array) -> Array:
+    r"""Return $\bar s = -\Phi V^\top$."""
+    return -embeddings @ weights_bar.T
+
+
+@one_task_at_a_time
+def _cotangents(
+    weights_bar: Array,
+    gram_bar: Array,
+    logits_bar: Array,
+    coefficients: Array,
+    embeddings: Array,
+    initial_weights: Array,
+) -> tuple[Array, Array]:
+    r"""Return $\bar W_0$ and $\bar\Phi$, the latter as one product: three would make three arrays of its size."""
+    factors = jnp.concatenate([gram_bar + gram_bar.T, logits_bar, -coefficients], axis=1)
+    embeddings_bar = factors @ jnp.concatenate([embeddings, initial_weights, weights_bar])
+    return weights_bar + logits_bar.T @ embeddings, embeddings_bar

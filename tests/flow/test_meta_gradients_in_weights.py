@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from comln import CrossEntropy, ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
+from comln.flow.integrator import FlowResult, Rodas4
+from comln.flow.meta_gradients import Backpropagation, ContinuousAdjoint, NaiveForwardSensitivity
+from tests.flow.problems import meta_gradients, query_loss, random_problem, relative_error, solve
+
+TIGHT = Integrator(1e-10, 1e-10, max_steps=600)
+IN_WEIGHTS = [Backpropagation(), Backpropagation("sqrt"), NaiveForwardSensitivity(), ContinuousAdjoint()]
+NAMES = ("initial_weights", "embeddings", "query")
+MASK = jnp.array([1.0, 2.0, 0.0, 1.0, 1.0, 0.5])
+
+
+def by_name(value):
+    return f"{type(value).__name__}-{getattr(value, 'checkpoint', '')}"
+
+
+@pytest.mark.parametrize("meta_gradient", IN_WEIGHTS, ids=by_name)
+def test_they_agree_with_the_sweep_in_span_coordinates(meta_gradient):
+    problem = random_problem()
+    bound = 1e-6 if meta_gradient == ContinuousAdjoint() else 1e-7
+    for horizon, proximal in ((2.0, 0.0), (60.0, 0.0), (2.0, 0.3)):
+        ours = meta_gradients(problem, horizon, SpanAdjoint(), Integrator(1e-11, 1e-11), proximal, MASK)
+        theirs = meta_gradients(problem, horizon, meta_gradient, TIGHT, proximal, MASK)
+        for name in (*NAMES, "horizon"):
+            assert relative_error(theirs[name], ours[name]) < bound, (name, horizon, proximal)
+
+
+@pytest.mark.parametrize("proximal", [0.0, 0.3])
+def test_by_euler_steps_they_equal_unrolled_gradient_descent_with_a_shortened_last_step(proximal):
+    problem, steps = random_problem(), [0.1] * 12 + [0.05]
+
+    def support_loss(weights, initial_weights, embeddings):
+        data = jnp.mean(CrossEntropy().value(embeddings @ weights.T, problem.labels))
+        return data + proximal / 2 * jnp.sum((weights - initial_weights) ** 2)
+
+    def unrolled(initial_weights, embeddings, query):
+        weights = initial_weights
+        for step in steps:
+            weights = weights - step * jax.grad(support_loss)(weights, initial_weights, embeddings)
+        return jnp.mean(CrossEntropy().value(query @ weights.T, problem.query_labels))
+
+    expected = jax.jit(jax.grad(unrolled, argnums=(0, 1, 2)))(*problem[:2], problem.query)
+    integrator = Integrator.euler(0.1, max_steps=20)
+    for meta_gradient in (SpanAdjoint(), ForwardSensitivity(), *IN_WEIGHTS[:3]):
+        gradients = meta_gradients(problem, 1.25, meta_gradient, integrator, proximal)
+        for name, reference in zip(NAMES, expected, strict=True):
+            assert relative_error(gradients[name], reference) < 1e-12, (by_name(meta_gradient), name)
+
+
+def test_the_continuous_adjoint_is_lost_where_the_others_are_not():
+    problem = random_problem(smoothing=0.2, norm=4.0)
+    exact = meta_gradients(problem, 100.0, SpanAdjoint(), Integrator(1e-11, 1e-11))
+    for meta_gradient in (SpanAdjoint(), ForwardSensitivity(), Backpropagation()):
+        gradients = meta_gradients(problem, 100.0, meta_gradient, Integrator(max_steps=600))
+        assert relative_error(gradients["embeddings"], exact["embeddings"]) < 1e-3, by_name(meta_gradient)
+    lost = meta_gradients(problem, 100.0, ContinuousAdjoint())
+    # Either far off, or the way back did not end and the gradient says so.
+    assert not relative_error(lost["embeddings"], exact["embeddings"]) < 0.01
+
+
+@pytest.mark.parametrize("meta_gradient", IN_WEIGHTS, ids=by_name)
+def test_a_solve_that_runs_out_of_steps_harms_no_other_of_the_batch(meta_gradient):
+    problem, horizons = random_problem(), jnp.array([0.5, 1e5, 1.5])
+
+    def loss(weights, embeddings, horizon):
+        changed = problem._replace(initial_weights=weights, embeddings=embeddings)
+        weights, info = gradient_flow(
+            weights,
+            embeddings,
+            changed.labels,
+            horizon,
+            meta_gradient=meta_gradient,
+            integrator=Integrator(max_steps=12),
+        )
+        return jnp.sum(weights**2), info
+
+    gradient = jax.vmap(jax.grad(loss, argnums=(0, 1), has_aux=True), in_axes=(None, None, 0))
+    gradients, info = jax.jit(gradient)(problem.initial_weights, problem.embeddings, horizons)
+    assert [bool(x) for x in info.result == FlowResult.successful] == [True, False, True]
+    for array in gradients:
+        assert float(jnp.max(jnp.abs(array[1]))) == 0.0
+        assert bool(jnp.all(jnp.isfinite(array))) and float(jnp.max(jnp.abs(array[2]))) > 0.0
+
+
+def test_backpropagation_differentiates_the_proximal_weight_and_the_others_say_that_they_do_not():
+    problem = random_problem()
+
+    def gradient(meta_gradient):
+        return jax.grad(lambda p: query_loss(problem, 2.0, meta_gradient, TIGHT, proximal=p)[0])(0.3)
+
+    assert relative_error(gradient(Backpropagation()), gradient(SpanAdjoint())) < 1e-7
+    for meta_gradient in (ContinuousAdjoint(), NaiveForwardSensitivity()):
+        with pytest.raises(ValueError, match="SpanAdjoint"):
+            gradient(meta_gradient)
+
+
+@pytest.mark.parametrize("meta_gradient", IN_WEIGHTS, ids=by_name)
+def test_what_they_cannot_follow_is_one_clear_line(meta_gradient):
+    problem = random_problem()
+    with pytest.raises(ValueError, match="alone. Use it"):
+        solve(problem, 1.0, meta_gradient, Integrator(method=Rodas4()))
+    with pytest.raises(ValueError, match="cannot follow"):
+        gradient_flow(*problem[:3], jnp.inf, proximal=1.0, meta_gradient=meta_gradient)
+
+
+def test_memory_of_backpropagation_grows_with_the_steps_and_that_of_ours_does_not():
+    problem = random_problem(size=200)
+
+    def temporary_bytes(meta_gradient, max_steps):
+        def loss(weights):
+            return jnp.sum(
+                gradient_flow(
+                    weights,
+                    problem.embeddings,
+                    problem.labels,
+                    1.0,
+                    meta_gradient=meta_gradient,
+                    integrator=Integrator(max_steps=max_steps),
+                )[0]
+                ** 2
+            )
+
+        compiled = jax.jit(jax.grad(loss)).lower(problem.initial_weights).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    state = problem.initial_weights.nbytes
+    for meta_gradient, slope in ((Backpropagation(), 900), (Backpropagation("sqrt"), 16)):
+        grown = (temporary_bytes(meta_gradient, 1024) - temporary_bytes(meta_gradient, 64)) / state
+        assert slope <= grown <= 4 * slope + 200, meta_gradient
+    assert temporary_bytes(SpanAdjoint(), 1024) == temporary_bytes(SpanAdjoint(), 65536)
+
+
+def test_the_memory_of_forward_sensitivities_without_structure_is_that_of_the_jacobians():
+    problem = random_problem(size=20)
+    numbers = (3 * 20) ** 2 + 3 * 20 * 6 * 20
+    compiled = (
+        jax.jit(
+            jax.grad(
+                lambda w: jnp.sum(gradient_flow(w, *problem[1:3], 1.0, meta_gradient=NaiveForwardSensitivity())[0])
+            )
+        )
+        .lower(problem.initial_weights)
+        .compile()
+    )
+    assert compiled.memory_analysis().temp_size_in_bytes > 2 * numbers * np.dtype(np.float64).itemsize
