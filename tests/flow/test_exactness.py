@@ -81,6 +81,7 @@ def test_backpropagation_through_the_weights_agrees_as_well(drawn, exponent):
     assert distance(gradients, reference, norm) < 1e-7
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 @hypothesis.given(problems(), st.floats(-3, 10), st.sampled_from([0.0, 0.1, 10.0]))
 def test_any_problem_is_solved_or_says_why_not_in_little_time(drawn, exponent, proximal):

@@ -153,7 +153,10 @@ def joint_jacobian(
 
 def joint_flow(start: Joint, theta: Float[Array, "..."], g: VectorField, T: float, steps: int) -> Joint:
     r"""$[\mathbf W(T), \mathcal S(T)]$ from (17)."""
-    step = lambda state, _: (rk4_step(lambda x: joint_rate(x, theta, g), state, T / steps), None)  # noqa: E731
+
+    def step(state: Joint, _: None) -> tuple[Joint, None]:
+        return rk4_step(lambda x: joint_rate(x, theta, g), state, T / steps), None
+
     return jax.lax.scan(step, start, length=steps)[0]
 
 
@@ -161,7 +164,7 @@ def joint_flow(start: Joint, theta: Float[Array, "..."], g: VectorField, T: floa
 
 
 def farthest_displacement(loss_at_start: float, lam: float) -> float:
-    r"""$\sqrt{2 \mathcal L^{\text{CE}}(\mathbf W_0) / \lambda}$, which $\lVert\mathbf W(t) - \mathbf W_0\rVert$ keeps below.
+    r"""$\sqrt{2 \mathcal L^{\text{CE}}(\mathbf W_0) / \lambda} \ge \lVert\mathbf W(t) - \mathbf W_0\rVert$ at any time.
 
     Not in the paper. The flow descends and the cross-entropy is not negative:
 
