@@ -20,7 +20,7 @@ from tests.paper import literal
 from tests.paper import literal_stability as stability
 
 SUPPORT, WAY, FEATURE = 4, 3, 5
-HORIZON, STEPS = 4.0, 40
+HORIZON, STEPS = 4.0, 25
 ROUND_OFF = 1e-12
 TIGHT = Integrator(rtol=1e-11, atol=1e-11, max_steps=100_000)
 TOLERANCE = 1e-8
@@ -106,7 +106,7 @@ def test_two_flows_with_one_anchor_never_move_apart(lam):
     def rate(pair):
         return np.stack([stability.rate_of_W(W, Support.W_1, Support.phi, Support.y, lam) for W in pair])
 
-    horizon, steps = 10.0, 200
+    horizon, steps = 10.0, 100
     pairs = np.stack(stability.trajectory(rate, start, horizon, steps))
     distances = norms(pairs[:, 0] - pairs[:, 1])
     assert never_rises(np.exp(lam * np.linspace(0, horizon, steps + 1)) * distances, ROUND_OFF)
@@ -285,7 +285,7 @@ def test_a_proximal_term_bounds_the_sensitivities():
             stability.rate_of_S(S, W, force, Support.phi, lam),
         )
 
-    horizon, steps = 20.0, 150
+    horizon, steps = 20.0, 100
     path = stability.trajectory(rate, (Support.W_1, np.zeros((WAY * FEATURE, FEATURE))), horizon, steps)
     times = np.linspace(0, horizon, steps + 1)
     forces = [np.linalg.norm(stability.force_on_S_of_phi(m, W, Support.phi, Support.y), 2) for W, _ in path]
