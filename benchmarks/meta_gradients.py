@@ -23,7 +23,7 @@ from comln.flow.meta_gradients import (
     ImplicitDifferentiation,
     NaiveForwardSensitivity,
 )
-from comln.reproduce.measure import environment, interleaved
+from comln.reproduce.measure import environment, interleaved, temporary_bytes
 
 HORIZONS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
 MOST_BYTES = 6e9
@@ -200,12 +200,8 @@ def memory_for_more_steps():
     """Return SpanAdjoint's temporary memory by the limit on steps."""
     arrays = (*task(MAIN), jnp.float32(1.0))
     return {
-        str(steps): int(
-            jax.jit(through_flow(SpanAdjoint(), Integrator(max_steps=steps)))
-            .lower(*arrays)
-            .compile()
-            .memory_analysis()
-            .temp_size_in_bytes
+        str(steps): temporary_bytes(
+            jax.jit(through_flow(SpanAdjoint(), Integrator(max_steps=steps))).lower(*arrays).compile()
         )
         for steps in (4096, 65536)
     }
@@ -214,7 +210,7 @@ def memory_for_more_steps():
 def main():
     """Measure, write the JSON."""
     short = "--short" in sys.argv[1:]
-    rows, seconds = [], 2.0
+    rows, seconds = [], 1.0
     compare_methods(rows, MAIN, 1, (1.0, 100.0, 1e4) if short else HORIZONS, list(METHODS), seconds)
     limits(rows, seconds)
     for count in (16, 64):

@@ -1,4 +1,4 @@
-"""Write the README's numbers from the committed results.
+"""Write the numbers of the README and of docs/how-to-choose-a-meta-gradient.md from the committed results.
 
 Run:     python benchmarks/results_table.py            to write them
          python benchmarks/results_table.py --check    to fail where they differ
@@ -29,33 +29,95 @@ def runs_table():
     return "\n".join([*lines, "", note])
 
 
-def speed_table():
-    """Return what a meta-gradient costs as a table."""
-    result = json.loads((ROOT / "benchmarks/results/meta_gradients.json").read_text())
-    lines = ["| meta-gradient | time (quartiles) | temporary memory |", "|---|---|---|"]
-    for name, row in result["measurements"].items():
-        low, high = row["quartiles_ms"]
-        time = f"{row['median_ms']:.2f} ms ({low:.2f} to {high:.2f})"
-        lines.append(f"| {name} | {time} | {row['temporary_bytes'] / 1e6:.2f} MB |")
+def cell(value):
+    """Return a horizon or a time in few characters."""
+    return "∞" if value == "inf" else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def speed_table(result, size, count):
+    """Return what a meta-gradient costs for `count` tasks of a size as a table: methods down, horizons across."""
+    rows = [row for row in result["rows"] if row["size"] == size and row["tasks"] == count]
+    timed = [row for row in rows if "median_ms" in row]
+    horizons = sorted({row["horizon"] for row in timed if row["method"] == "SpanAdjoint"})
+    methods = dict.fromkeys(row["method"] for row in rows)
+    lines = [
+        "| method | " + " | ".join(f"T = {cell(horizon)}" for horizon in horizons) + " | memory |",
+        "|---|" + "---|" * (len(horizons) + 1),
+    ]
+    for method in methods:
+        mine = [row for row in timed if row["method"] == method]
+        reasons = [row["left out"] for row in rows if row["method"] == method and "left out" in row]
+        by_horizon = {row["horizon"]: f"{cell(row['median_ms'])} ms" for row in mine}
+        if not mine:
+            lines.append(f"| {method} | {reasons[0]} |" + " |" * len(horizons))
+            continue
+        if not set(by_horizon) & set(horizons) or method == "one gradient step":
+            # Methods that follow no flow to these horizons: the floor, and the limits.
+            only = ", ".join(by_horizon.values())
+            where = "" if method == "one gradient step" else " (T = ∞)"
+            lines.append(f"| {method}{where} | {only} |" + " |" * (len(horizons) - 1) + f" {memory(mine)} |")
+            continue
+        times = [by_horizon.get(horizon, reasons[0] if reasons else "") for horizon in horizons]
+        lines.append(f"| {method} | " + " | ".join(times) + f" | {memory(mine)} |")
+    return "\n".join(lines)
+
+
+def memory(rows):
+    """Return the compiler's figure of temporary memory."""
+    return f"{cell(rows[0]['temporary_bytes'] / 1e6)} MB"
+
+
+def title(size, count):
+    """Return what a table is about."""
+    what = "one task" if count == 1 else f"{count} tasks at once"
+    return f"{size['support']} support examples, {size['ways']} ways, {size['features']} features, {what}"
+
+
+def where_measured(result):
+    """Return the device and versions."""
     where = result["environment"]
-    note = (
-        f"One 5-way 5-shot task with 1600 features in float32, gradient in the initial weights, support, query and T; "
-        f"{where['device']}, {where['cores']} cores,\njax {where['versions']['jax']}, commit {where['commit']}."
+    return (
+        f"In float32, the gradient in the initial weights, support, query and T (medians; memory besides arguments and "
+        f"results); {where['device']}, {where['cores']} cores,\njax {where['versions']['jax']}, "
+        f"commit {where['commit']}."
     )
-    return "\n".join([*lines, "", note])
+
+
+def speed_tables(result):
+    """Return the tables of all sizes and numbers of tasks."""
+    pairs = []
+    for row in result["rows"]:
+        if (row["size"], row["tasks"]) not in pairs and row["method"] != "adaptation alone":
+            pairs.append((row["size"], row["tasks"]))
+    parts = [f"### {title(size, count)}\n\n{speed_table(result, size, count)}" for size, count in pairs]
+    for row in result["rows"]:
+        if row["method"] == "adaptation alone":
+            rate = 1e3 * row["tasks"] / row["median_ms"]
+            parts.append(
+                f"### Adaptation without a gradient\n\n{title(row['size'], row['tasks'])}, T = {cell(row['horizon'])}: "
+                f"{cell(row['median_ms'])} ms, {rate:,.0f} heads a second."
+            )
+    return "\n\n".join([*parts, where_measured(result)])
+
+
+def pages():
+    """Return the text between the marks, by file."""
+    result = json.loads((ROOT / "benchmarks/results/meta_gradients.json").read_text())
+    main = {"support": 25, "ways": 5, "features": 1600}
+    readme = f"{runs_table()}\n\n{title(main, 1)}:\n\n{speed_table(result, main, 1)}\n\n{where_measured(result)}"
+    return {"README.md": readme, "docs/how-to-choose-a-meta-gradient.md": speed_tables(result)}
 
 
 def main():
-    """Write or check the block between the marks."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    wanted = f"{before}{BEGIN}{runs_table()}\n\n{speed_table()}\n{END}{after}"
-    if "--check" not in sys.argv[1:]:
-        readme.write_text(wanted)
-    elif text != wanted:
-        sys.exit("README.md does not show the committed results. Run: python benchmarks/results_table.py")
+    """Write or check the blocks between the marks."""
+    for name, block in pages().items():
+        text = (ROOT / name).read_text()
+        before, rest = text.split(BEGIN)
+        wanted = f"{before}{BEGIN}{block}\n{END}{rest.split(END)[1]}"
+        if "--check" not in sys.argv[1:]:
+            (ROOT / name).write_text(wanted)
+        elif text != wanted:
+            sys.exit(f"{name} does not show the committed results. Run: python benchmarks/results_table.py")
 
 
 if __name__ == "__main__":

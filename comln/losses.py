@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from comln.typing import Array, Float
+from comln.typing import Array, Bool, Float
 
 
 class AbstractLoss(eqx.Module):
@@ -46,6 +46,10 @@ class AbstractLoss(eqx.Module):
         self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]
     ) -> Float[Array, "example way"]:
         r"""Return $a_m \ge 0$ for each row $m$."""
+
+    def accepts(self, labels: Float[Array, "example way"]) -> Bool[Array, "example way"]:
+        """Return whether each label is one that the loss is defined for."""
+        return jnp.ones_like(labels, bool)
 
     def curvature(
         self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]
@@ -124,6 +128,9 @@ class CrossEntropy(AbstractLoss):
     ) -> Float[Array, "example way"]:
         return _softmax_residual(logits, labels)
 
+    def accepts(self, labels: Float[Array, "example way"]) -> Bool[Array, "example way"]:
+        return labels >= 0
+
     def curvature_diagonal(
         self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]
     ) -> Float[Array, "example way"]:
@@ -195,6 +202,9 @@ class SigmoidCrossEntropy(AbstractLoss):
     ) -> Float[Array, "example way"]:
         # σ(η) - y, without cancellation where σ(η) is close to 1.
         return (1 - labels) * jax.nn.sigmoid(logits) - labels * jax.nn.sigmoid(-logits)
+
+    def accepts(self, labels: Float[Array, "example way"]) -> Bool[Array, "example way"]:
+        return (labels >= 0) & (labels <= 1)
 
     def curvature_diagonal(
         self, logits: Float[Array, "example way"], labels: Float[Array, "example way"]

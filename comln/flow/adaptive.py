@@ -303,11 +303,13 @@ def _turn(system: System, progress: _Progress, clock: _Clock) -> tuple[_Progress
     )
 
 
-def _within_room(system: System, problem: _Problem) -> _Problem:
-    """Return the problem with no more steps than there is room for, where all are kept."""
+def _within_room(system: System, progress: _Progress, clock: _Clock) -> _Clock:
+    """Return the clock with no lane going on once there is no room for what it would do."""
     if not system.rule.adaptive:
-        return problem
-    return problem._replace(most_steps=jnp.minimum(problem.most_steps, system.slots))
+        return clock
+    going = (clock.status == ACTIVE) | (clock.status == STIFF)
+    status = jnp.where(going & (progress.attempted >= system.slots), OUT_OF_STEPS, clock.status)
+    return clock._replace(status=status.astype(clock.status.dtype))
 
 
 def _begin(system: System, problem: _Problem) -> tuple[_Progress, _Clock]:
@@ -317,12 +319,12 @@ def _begin(system: System, problem: _Problem) -> tuple[_Progress, _Clock]:
 
 def _solve(system: System, problem: _Problem) -> _Clock:
     """Follow every lane to its end, keeping nothing."""
-    problem = _within_room(system, problem)
 
     def advance(carry: tuple[_Progress, _Clock]) -> tuple[_Progress, _Clock]:
         progress, clock = _turn(system, *carry)
         moved, _ = _attempt(system, progress.stiff, clock, problem)
-        return progress._replace(attempted=progress.attempted + 1), moved
+        progress = progress._replace(attempted=progress.attempted + 1)
+        return progress, _within_room(system, progress, moved)
 
     return jax.lax.while_loop(lambda carry: _any_active(carry[1]), advance, _begin(system, problem))[1]
 
@@ -338,7 +340,7 @@ class _Kept(NamedTuple):
 
 def _solve_and_keep(system: System, problem: _Problem) -> tuple[_Clock, _Kept]:
     """Follow every lane to its end, keeping every `stride`-th attempt."""
-    problem, slots = _within_room(system, problem), system.slots
+    slots = system.slots
     progress, clock = _begin(system, problem)
     # One slot more than is kept, to write to where an attempt is not kept.
     carry = (progress, jnp.ones((), jnp.int32), clock, _empty_store(clock, slots + 1))
@@ -355,7 +357,8 @@ def _solve_and_keep(system: System, problem: _Problem) -> tuple[_Clock, _Kept]:
         moved, taken = _attempt(system, progress.stiff, clock, problem)
         count = progress.attempted
         slot = jnp.where(count % stride == 0, count // stride, slots)
-        return progress._replace(attempted=count + 1), stride, moved, _write(store, slot, clock, taken)
+        progress = progress._replace(attempted=count + 1)
+        return progress, stride, _within_room(system, progress, moved), _write(store, slot, clock, taken)
 
     def thin(carry: tuple[_Progress, Array, _Clock, _Attempts]) -> tuple[_Progress, Array, _Clock, _Attempts]:
         progress, stride, clock, store = carry

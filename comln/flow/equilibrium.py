@@ -7,8 +7,9 @@ of a logit by the full step: for losses as flat as the logistic one such a step 
 (Sun and Tran-Dinh, 2019), and it becomes the full step near the solution.
 
 Without a proximal term ($\lambda = 0$) a limit exists only if the examples cannot be fitted perfectly. It is found with
-a tiny $\lambda$ in its place; whether there is one shows in what a change of that $\lambda$ does to the logits: next to
-nothing, or about one logit for each factor of $e$.
+a tiny $\lambda$ in its place (as is that of a still smaller one), whose effect is taken off to first order; whether
+there is one shows in what a change of that $\lambda$ does to the logits: next to nothing, or about one logit for each
+factor of $e$.
 """
 
 __all__ = ["NO_LIMIT", "Rest", "come_to_rest"]
@@ -72,7 +73,7 @@ def _find(flow: HeadFlow, wanted: Array, state: Array, parameters: HeadParameter
 
     start = _Search(state, jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32), wanted)
     search = jax.lax.while_loop(lambda search: search.searching, advance, start)
-    found = (search.change < 1e-2) | ~wanted
+    found = (search.change < 1e-3) | ~wanted
     return Rest(search.state, jnp.where(found, FINISHED, OUT_OF_STEPS), search.steps)
 
 
@@ -86,28 +87,28 @@ def come_to_rest(
     """Return the state at rest of the flow from `state`, or `state` itself where it is not `wanted`.
 
     Differentiable in reverse mode in `parameters`; `jax.vmap` makes one loop of a batch, which is left out altogether
-    if no lane wants it. The gradient is that of the limit: exact for a positive proximal weight. With none, `state`
-    must be the start of the flow, zero.
+    if no lane wants it. The gradient is that of the limit. `state` must be the start of the flow, zero.
     """
 
     def regularised(parameters: HeadParameters) -> tuple[HeadParameters, Array]:
         tiny = _tiny_proximal(parameters.proximal.dtype)
-        unregularised = parameters.proximal < tiny
+        unregularised = parameters.proximal <= 0
         return parameters._replace(proximal=jnp.maximum(parameters.proximal, tiny)), unregularised
 
     def search(wanted: Array, state: Array, parameters: HeadParameters, constants: Any) -> Rest:
+        proximal = parameters.proximal
         parameters, unregularised = regularised(parameters)
         rest = _find(flow, wanted, state, parameters, constants)
         # The first-order effect of the tiny proximal term, to be taken off, and the test of whether there is a limit.
         solve = flow.resolvent(rest.state, jnp.zeros_like(parameters.proximal), parameters, constants)
-        effect = solve(parameters.proximal * rest.state)
+        effect = solve((parameters.proximal - proximal) * rest.state)
         negligible = jnp.max(jnp.abs(parameters.factor @ effect)) < NEGLIGIBLE_LOGITS
-        corrected = jnp.where(wanted & unregularised, rest.state + effect, rest.state)
+        corrected = jnp.where(wanted, rest.state + effect, rest.state)
         limitless = wanted & unregularised & ~negligible
         return rest._replace(state=corrected, status=jnp.where(limitless, NO_LIMIT, rest.status))
 
     def pull_back(wanted: Array, state: Array, state_bar: Array, parameters: HeadParameters, constants: Any) -> Any:
-        shifted, unregularised = regularised(parameters)
+        shifted, _ = regularised(parameters)
         _, solve_transposed = flow.resolvents(state, jnp.zeros_like(shifted.proximal), shifted, constants)
         state_bar = jnp.where(wanted, state_bar, jnp.zeros_like(state_bar))
         if flow.loss.shift_invariant:
@@ -115,8 +116,7 @@ def come_to_rest(
             state_bar = state_bar - jnp.mean(state_bar, axis=1, keepdims=True)
         rate_bar = solve_transposed(state_bar)
         # Here too the first-order effect of the tiny proximal term is taken off.
-        effect = solve_transposed(shifted.proximal * rate_bar)
-        rate_bar = rate_bar + jnp.where(unregularised, effect, jnp.zeros_like(effect))
+        rate_bar = rate_bar + solve_transposed((shifted.proximal - parameters.proximal) * rate_bar)
         return jax.vjp(lambda parameters: flow.rate(state, parameters, constants), shifted)[1](rate_bar)[0]
 
     def search_lanes(wanted: Array, state: Array, parameters: HeadParameters, constants: Any) -> Rest:

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from comln.flow.adaptive import FINISHED, Knots, follow, follow_keeping_knots
 from comln.flow.head_flow import HeadFlow, HeadParameters
-from comln.flow.head_solve import first_step, settling_time, system_of
+from comln.flow.head_solve import clocked, settling_time, system_of
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
 from comln.flow.linear_flow import follow_linear_flow
@@ -18,7 +18,7 @@ from comln.flow.meta_gradients.span_adjoint import result_of
 from comln.flow.posing import as_arrays, may_rest, pose, raise_if_failed
 from comln.flow.span_coordinates import logit_unit
 from comln.losses import AbstractLoss, CrossEntropy, SquaredError
-from comln.typing import Array, Float, Scalar, ScalarLike
+from comln.typing import Array, Bool, Float, Scalar, ScalarLike
 
 
 class FlowPath(eqx.Module):
@@ -137,7 +137,9 @@ def _gradient_flow_path(
         factor = problem.embeddings / jnp.sqrt(unit)
     initial_logits = problem.embeddings @ problem.initial_weights.T
     parameters = HeadParameters(factor, initial_logits, problem.proximal / unit)
-    end = unit * problem.horizon
+    constants = (problem.labels, problem.share)
+    clock = clocked(integrator, parameters, constants, unit)
+    end = clock.unit * problem.horizon
     if isinstance(loss, SquaredError) and not isinstance(integrator.method, Euler):
         return FlowPath(
             FlowInfo(posed, jnp.zeros((), jnp.int32)),
@@ -151,17 +153,17 @@ def _gradient_flow_path(
             in_span,
         )
     # From `settled` on the flow stands still, as far as the precision goes.
-    settled = settling_time(parameters)
+    settled = settling_time(clock.parameters)
     end = jnp.where(end > settled, settled, end)
     limitless = jnp.isinf(end)
     followed, knots = follow_keeping_knots(
         system_of(HeadFlow(loss, in_span), integrator),
         jnp.zeros((support if in_span else feature, problem.labels.shape[1]), end.dtype),
         jnp.where(limitless, 0.0, end),
-        first_step(integrator, parameters, unit),
+        clock.first_step,
         jnp.asarray(integrator.max_steps, jnp.int32),
-        parameters,
-        (problem.labels, problem.share),
+        clock.parameters,
+        clock.constants,
     )
     result = FlowResult.where(limitless, FlowResult.no_limit, result_of(followed.status))
     result = FlowResult.where(posed == FlowResult.successful, result, posed)
@@ -171,16 +173,19 @@ def _gradient_flow_path(
 
 @eqx.filter_jit
 @at_highest_precision
-def _state_at(path: FlowPath, time: Scalar) -> Array:
-    r"""Return $u(t)$, or NaN outside of the path."""
+def _state_at(path: FlowPath, time: Scalar) -> tuple[Array, Bool[Array, ""]]:
+    r"""Return $u(t)$ and whether it means anything: the path was followed, and the time lies on it.
+
+    The state is finite either way: NaN is put on what is made of it, where a cotangent of zero stays zero.
+    """
     parameters, problem = path._parameters, path._problem
     constants = (problem.labels, problem.share)
     flow = HeadFlow(problem.loss, path._in_span)
     inside = (time >= 0) & (time <= path.horizon) & (path.info.result == FlowResult.successful)
-    now = path._unit * jnp.where(inside, time, 0.0)
+    clock = clocked(path._integrator, parameters, constants, path._unit)
+    now = clock.unit * jnp.where(inside, time, 0.0)
     if path._knots is None:
-        state = follow_linear_flow(path._in_span, parameters, constants, now)
-        return jnp.where(inside, state, jnp.nan)
+        return follow_linear_flow(path._in_span, parameters, constants, now), inside
     now = jnp.where(now > path._end, path._end, now)
     knots = path._knots
     nearest = jnp.argmax(jnp.where(knots.times <= now, knots.times, -jnp.inf))
@@ -190,22 +195,24 @@ def _state_at(path: FlowPath, time: Scalar) -> Array:
         now - jax.lax.stop_gradient(knots.times[nearest]),
         jax.lax.stop_gradient(knots.steps[nearest]),
         jnp.asarray(path._integrator.max_steps, jnp.int32),
-        parameters,
-        constants,
+        clock.parameters,
+        clock.constants,
         knots.stiff[nearest],
     )
-    return jnp.where(inside & (followed.status == FINISHED), followed.state, jnp.nan)
+    reached = inside & (followed.status == FINISHED)
+    return jnp.where(jnp.isfinite(followed.state), followed.state, 0.0), reached
 
 
 @eqx.filter_jit
 @at_highest_precision
 def _weights_at(path: FlowPath, time: Scalar) -> Float[Array, "way feature"]:
-    state = _state_at(path, time)
+    state, reached = _state_at(path, time)
     moved = state.T @ path._problem.embeddings / path._unit if path._in_span else state.T / jnp.sqrt(path._unit)
-    return path._problem.initial_weights + moved
+    return jnp.where(reached, path._problem.initial_weights + moved, jnp.nan)
 
 
 @eqx.filter_jit
 @at_highest_precision
 def _logits_at(path: FlowPath, start: Array, moves: Array, time: Scalar) -> Float[Array, "example way"]:
-    return start + moves @ _state_at(path, time)
+    state, reached = _state_at(path, time)
+    return jnp.where(reached, start + moves @ state, jnp.nan)

@@ -74,8 +74,9 @@ class FlowResult(eqx.Enumeration):
 
     successful = "The flow was followed to its horizon."
     max_steps_reached = (
-        "The flow did not reach its horizon within `max_steps` steps. Raise `Integrator(max_steps=...)`, loosen `rtol` "
-        "and `atol`, or shorten the horizon."
+        "The flow did not reach its horizon within `max_steps` steps, or those that there is room for (256 at a "
+        "tolerance of 1e-5). Raise `Integrator(max_steps=...)`, loosen `rtol` and `atol`, shorten the horizon, or use "
+        "float64."
     )
     step_underflow = (
         "The step size fell below what this floating-point precision resolves. Loosen `rtol` and `atol`, or enable "
@@ -94,6 +95,13 @@ class FlowResult(eqx.Enumeration):
     no_limit = (
         "The horizon is infinite and the flow has no limit, or one too far away for this precision: with `proximal` = "
         "0 the weights of separable examples grow for ever. Pass a finite horizon, `proximal` > 0, or smoothed labels."
+    )
+    needs_proximal = (
+        "ImplicitDifferentiation is for flows that come to rest. Pass `proximal` > 0, or use `SpanAdjoint()`."
+    )
+    invalid_labels = (
+        "The labels are not what this loss takes: at least zero for the cross-entropy, from zero to one for the "
+        "sigmoid cross-entropy. Pass one-hot or smoothed labels."
     )
     negative_proximal = "The proximal weight is negative, and the flow would run away. Pass `proximal` >= 0."
     empty_support = "No support example has a positive weight in `mask`. Give at least one labelled example."

@@ -50,14 +50,25 @@ def _spectral_functions(spectrum: Array, end: Scalar, proximal: Scalar) -> tuple
     quotient = (values[:, None] - values[None, :]) / jnp.where(close, 1.0, gap)
     differences = finite_end * jnp.where(close, finite_end * _mean_decay_derivative(middle), quotient)
 
-    # The limit: modes that do not decay do not move the weights, and are left out, as in a pseudo-inverse.
-    moves = rates > len(spectrum) * epsilon * jnp.max(rates)
+    # Modes that do not decay do not move the weights. In the limit, and where the time is so long that rounding would
+    # pass for their motion, they are left out, as in a pseudo-inverse.
+    cutoff = len(spectrum) * epsilon * jnp.max(rates)
+    moves = rates > cutoff
+    kept = moves | (cutoff * finite_end < 0.1)
+    values = jnp.where(kept, values, 0.0)
+    differences = jnp.where(kept[:, None] & kept[None, :], differences, _mixed(kept, values, x, finite_end))
     inverse = jnp.where(moves, 1 / jnp.where(moves, rates, 1.0), 0.0)
     both = moves[:, None] & moves[None, :]
     product = inverse[:, None] * inverse[None, :]
     limit_differences = jnp.where(both, -product, jnp.square(inverse)[:, None] + jnp.square(inverse)[None, :])
     is_limit = jnp.isinf(end)
     return jnp.where(is_limit, inverse, values), jnp.where(is_limit, limit_differences, differences)
+
+
+def _mixed(kept: Array, values: Array, x: Array, end: Scalar) -> Array:
+    """Return the divided differences between a mode that is kept and one that is left out: zero there, value 0."""
+    quotient = jnp.where(kept, end * values / jnp.where(x > 0, x, 1.0), 0.0)
+    return jnp.where(kept[:, None] != kept[None, :], quotient[:, None] + quotient[None, :], 0.0)
 
 
 @jax.custom_vjp

@@ -26,7 +26,10 @@ def as_arrays(
 ) -> tuple[Array, ...]:
     """Return the arguments in this order as arrays of one type, or raise `ValueError` if their shapes disagree."""
     _check_shapes(initial_weights, embeddings, labels, mask)
+    # Whole numbers and half precision are followed in single precision: a horizon of 0.9 must not become 0.
     dtype = jnp.result_type(initial_weights, embeddings)
+    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
+        dtype = jnp.dtype(jnp.float32)
     return (
         initial_weights.astype(dtype),
         embeddings.astype(dtype),
@@ -68,6 +71,7 @@ def pose(
         (~(horizon >= 0), FlowResult.invalid_horizon),
         (jnp.isinf(horizon) & (not reaches_infinity), FlowResult.infinite_horizon),
         (proximal < 0, FlowResult.negative_proximal),
+        (~jnp.all(loss.accepts(labels)), FlowResult.invalid_labels),
     )
     usable = result == FlowResult.successful
     mask = jnp.where(usable, mask, jnp.ones_like(mask))

@@ -1,6 +1,6 @@
 """Time and memory of compiled functions, and where they were measured."""
 
-__all__ = ["Measurement", "environment", "interleaved"]
+__all__ = ["Measurement", "environment", "interleaved", "temporary_bytes"]
 
 import os
 import platform
@@ -76,12 +76,20 @@ def interleaved(
         name: Measurement(
             median_ms=_milliseconds(times[name], 50),
             quartiles_ms=(_milliseconds(times[name], 25), _milliseconds(times[name], 75)),
-            temporary_bytes=int(compiled[name].memory_analysis().temp_size_in_bytes),
+            temporary_bytes=temporary_bytes(compiled[name]),
             compile_s=round(compile_s[name], 2),
             calls=len(times[name]),
         )
         for name in functions
     }
+
+
+def temporary_bytes(compiled: Compiled) -> int:
+    """Return the compiler's figure for the memory of a program besides its arguments and results."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise ValueError("This device's compiler does not tell how much memory a program takes.")
+    return int(analysis.temp_size_in_bytes)
 
 
 def _wants_more(spent: list[float], seconds: float, most_calls: int) -> bool:

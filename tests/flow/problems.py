@@ -1,7 +1,7 @@
 """Random adaptation problems, and what the tests of the flow compare."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def compiled(meta_gradient, integrator, may_rest):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
 
-def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal=0.0, mask=None):
+def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal: Any = 0.0, mask=None):
     """Return the query loss, the solve's info, and the gradients by name."""
     dtype = problem.query.dtype
     mask = jnp.ones(len(problem.labels), dtype) if mask is None else mask
@@ -93,7 +93,7 @@ def solve(problem: Problem, horizon, meta_gradient, integrator=Integrator(), pro
 
 
 def meta_gradients(
-    problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal=0.0, mask=None
+    problem: Problem, horizon, meta_gradient, integrator=Integrator(), proximal: Any = 0.0, mask=None
 ) -> dict[str, jax.Array]:
     """Return the gradients in the initial weights, support embeddings, query embeddings and horizon, by name."""
     return solve(problem, horizon, meta_gradient, integrator, proximal, mask)[2]

@@ -67,7 +67,7 @@ def test_one_time_gives_one_answer_and_no_time_axis():
 def test_paths_of_a_batch_of_tasks_are_made_and_read_together():
     problems = [random_problem(seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
-    paths = jax.vmap(lambda p: gradient_flow_path(*p[:3], 20.0))(stacked)
+    paths = jax.vmap(lambda p: gradient_flow_path(p[0], p[1], p[2], 20.0))(stacked)
     together = jax.vmap(lambda path, query: path.logits_at(query, jnp.array([1.0, 9.0])))(paths, stacked.query)
     for i, problem in enumerate(problems):
         alone = gradient_flow_path(*problem[:3], 20.0).logits_at(problem.query, jnp.array([1.0, 9.0]))

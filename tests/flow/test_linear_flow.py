@@ -107,3 +107,22 @@ def test_euler_steps_of_the_squared_error_are_taken_one_by_one():
         expected = expected - 0.1 * residual.T @ problem.embeddings / 6
     assert int(info.steps) == 10
     np.testing.assert_allclose(weights, expected, rtol=1e-10)
+
+
+@pytest.mark.float32
+def test_float32_keeps_its_digits_over_a_long_time_with_duplicate_examples():
+    problem = random_problem(norm=1e3)
+    problem = problem._replace(embeddings=problem.embeddings.at[1].set(problem.embeddings[0]))
+    single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), problem)
+    weights, _ = gradient_flow(single[0], single[1], single[2], 1e4, loss=SquaredError())
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), problem)
+        expected, _ = gradient_flow(exact[0], exact[1], exact[2], 1e4, loss=SquaredError())
+    assert relative_error(weights, expected) < 1e-3
+
+
+@pytest.mark.float32
+def test_euler_counts_its_steps_rather_than_adding_them_up():
+    problem = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), random_problem())
+    _, info = gradient_flow(problem[0], problem[1], problem[2], 100.0, integrator=Integrator.euler(0.001))
+    assert int(info.steps) == 100_000

@@ -6,6 +6,7 @@ import pytest
 from comln import CrossEntropy, ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
 from comln.flow.integrator import FlowResult, Rodas4
 from comln.flow.meta_gradients import Backpropagation, ContinuousAdjoint, NaiveForwardSensitivity
+from comln.reproduce.measure import temporary_bytes
 from tests.flow.problems import meta_gradients, query_loss, random_problem, relative_error, solve
 
 TIGHT = Integrator(1e-10, 1e-10, max_steps=600)
@@ -115,7 +116,7 @@ def test_what_they_cannot_follow_is_one_clear_line(meta_gradient):
 def test_memory_of_backpropagation_grows_with_the_steps_and_that_of_ours_does_not():
     problem = random_problem(size=200)
 
-    def temporary_bytes(meta_gradient, max_steps):
+    def needed(meta_gradient, max_steps):
         def loss(weights):
             return jnp.sum(
                 gradient_flow(
@@ -129,14 +130,13 @@ def test_memory_of_backpropagation_grows_with_the_steps_and_that_of_ours_does_no
                 ** 2
             )
 
-        compiled = jax.jit(jax.grad(loss)).lower(problem.initial_weights).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        return temporary_bytes(jax.jit(jax.grad(loss)).lower(problem.initial_weights).compile())
 
     state = problem.initial_weights.nbytes
     for meta_gradient, slope in ((Backpropagation(), 900), (Backpropagation("sqrt"), 16)):
-        grown = (temporary_bytes(meta_gradient, 1024) - temporary_bytes(meta_gradient, 64)) / state
+        grown = (needed(meta_gradient, 1024) - needed(meta_gradient, 64)) / state
         assert slope <= grown <= 4 * slope + 200, meta_gradient
-    assert temporary_bytes(SpanAdjoint(), 1024) == temporary_bytes(SpanAdjoint(), 65536)
+    assert needed(SpanAdjoint(), 1024) == needed(SpanAdjoint(), 65536)
 
 
 def test_the_memory_of_forward_sensitivities_without_structure_is_that_of_the_jacobians():
@@ -151,4 +151,4 @@ def test_the_memory_of_forward_sensitivities_without_structure_is_that_of_the_ja
         .lower(problem.initial_weights)
         .compile()
     )
-    assert compiled.memory_analysis().temp_size_in_bytes > 2 * numbers * np.dtype(np.float64).itemsize
+    assert temporary_bytes(compiled) > 2 * numbers * np.dtype(np.float64).itemsize

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from comln import ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
+from comln.flow import adaptive
 from comln.flow.integrator import FlowResult, Rodas4
 from comln.flow.meta_gradients import FirstOrder, ImplicitDifferentiation
 from tests.flow.problems import Problem, meta_gradients, query_loss, random_problem, relative_error, solve
@@ -162,6 +163,7 @@ def test_forward_sensitivity_names_the_integrators_that_it_takes():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [5.0, np.inf])
 def test_first_order_gradients_are_the_outer_gradient_and_nothing_for_the_support(horizon):
     problem, proximal = random_problem(), 0.3
@@ -218,3 +220,59 @@ def test_float32_meta_gradients_at_default_tolerance_keep_four_digits(norm, hori
     gradients = meta_gradients(single, np.float32(horizon), SpanAdjoint())
     for name in expected:
         assert relative_error(gradients[name], expected[name]) <= 1e-4, name
+
+
+@pytest.mark.slow
+def test_a_batch_that_needs_more_room_than_there_is_says_so_and_harms_no_lane_that_was_done(monkeypatch):
+    monkeypatch.setattr(adaptive, "ADAPTIVE_SLOTS", 80)
+    jax.clear_caches()
+    problems = [random_problem(norm=1e3), HARD["contradictory"]]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
+
+    def loss(problem, initial_weights, embeddings):
+        changed = problem._replace(initial_weights=initial_weights, embeddings=embeddings)
+        return query_loss(changed, 1e4, SpanAdjoint())
+
+    gradient = jax.vmap(jax.grad(loss, argnums=(1, 2), has_aux=True))
+    together, info = jax.jit(gradient)(stacked, stacked.initial_weights, stacked.embeddings)
+    assert [bool(x) for x in info.result == FlowResult.successful] == [True, False]
+    assert [bool(x) for x in info.result == FlowResult.max_steps_reached] == [False, True]
+    monkeypatch.undo()
+    jax.clear_caches()
+    alone = meta_gradients(problems[0], 1e4, SpanAdjoint())
+    for array, key in zip(together, NAMES, strict=False):
+        np.testing.assert_allclose(array[0], alone[key], rtol=1e-7, atol=1e-12)
+        assert float(jnp.max(jnp.abs(array[1]))) == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.float32
+@pytest.mark.parametrize("proximal", [0.01, 0.03, 1.0])
+def test_float32_limits_with_a_small_proximal_weight_are_those_of_that_weight(proximal):
+    problem = HARD["smoothed"]
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), problem)
+        expected = meta_gradients(exact, np.inf, SpanAdjoint(), proximal=proximal)
+    single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), problem)
+    _, info, gradients = solve(single, np.float32(np.inf), SpanAdjoint(), proximal=np.float32(proximal))
+    assert info.result == FlowResult.successful
+    for key in NAMES:
+        assert relative_error(gradients[key], expected[key]) < 3e-3, key
+
+
+def test_whole_numbers_and_half_precision_are_followed_in_single_precision(without_type_hook):
+    points, labels = jnp.array([[1], [-1]]), jnp.eye(2)
+    weights, _ = gradient_flow(jnp.zeros((2, 1), int), points, labels, 0.9)
+    expected, _ = gradient_flow(jnp.zeros((2, 1)), points.astype(float), labels, 0.9)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    half, _ = gradient_flow(jnp.zeros((2, 1), jnp.bfloat16), points.astype(jnp.bfloat16), labels, 0.9)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, expected, rtol=1e-5)
+
+
+def test_labels_that_a_loss_does_not_take_and_a_missing_proximal_weight_are_errors():
+    problem = random_problem()
+    with pytest.raises(ValueError, match="at least zero for the cross-entropy"):
+        gradient_flow(problem.initial_weights, problem.embeddings, -problem.labels, 1.0)
+    with pytest.raises(ValueError, match="Pass `proximal` > 0"):
+        gradient_flow(*problem[:3], 1.0, meta_gradient=ImplicitDifferentiation())

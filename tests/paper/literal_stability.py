@@ -196,7 +196,7 @@ def max_margin_weights(
     and only if all multipliers, $-c_{mk}$ for $k \ne n(m)$, are non-negative. Shape (N, d).
     """
     c = margin_multipliers(phi, y)
-    return total(jnp.outer(c[m], phi[m]) for m in range(len(phi)))
+    return sum((jnp.outer(c[m], phi[m]) for m in range(len(phi))), start=jnp.zeros((c.shape[1], phi.shape[1])))
 
 
 def time_to_reach(w: float) -> float:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.highest_precision import at_highest_precision
-from comln.flow.integrator import FlowInfo, Integrator
+from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem, weights_rate, with_horizon_gradient
 from comln.flow.meta_gradients.span_adjoint import SpanAdjoint
 from comln.typing import Array, Float
@@ -27,7 +27,7 @@ class ImplicitDifferentiation(AbstractMetaGradient):
     r"""Exact where the flow has come to rest ($\lambda > 0$ and $\lambda T \gg 1$), biased before. No state is kept.
 
     Differentiable in $W_0$, the embeddings and $\lambda$; the gradient of $T$ is that of the flow, zero at rest. Any
-    integrator, any horizon that `SpanAdjoint` takes. With $\lambda = 0$ every gradient but that of $T$ is NaN.
+    integrator, any horizon that `SpanAdjoint` takes. With $\lambda = 0$ the result is a failure.
     """
 
     @property
@@ -38,7 +38,8 @@ class ImplicitDifferentiation(AbstractMetaGradient):
         fixed = jax.lax.stop_gradient(problem)
         weights, info = SpanAdjoint().solve(fixed, integrator)
         weights = _rest(problem, jax.lax.stop_gradient(weights))
-        return with_horizon_gradient(weights, fixed, problem.horizon), info
+        result = FlowResult.where(fixed.proximal > 0, info.result, FlowResult.needs_proximal)
+        return with_horizon_gradient(weights, fixed, problem.horizon), FlowInfo(result, info.steps)
 
 
 @jax.custom_vjp
