@@ -589,6 +589,7 @@ def follow(
     def run(problem: _Problem) -> Followed:
         return _followed(solve(problem))
 
+    @at_highest_precision
     def run_forward(problem: _Problem) -> Any:
         clock, kept = solve_and_keep(problem)
         return _followed(clock), (problem, clock, kept)
@@ -619,6 +620,7 @@ def follow_keeping_knots(
     def run(problem: _Problem) -> tuple[Followed, Knots]:
         return run_forward(problem)[0]
 
+    @at_highest_precision
     def run_forward(problem: _Problem) -> Any:
         clock, kept = solve_and_keep(problem)
         used = -(-kept.attempts // kept.stride)

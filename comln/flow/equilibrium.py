@@ -150,6 +150,7 @@ def come_to_rest(
     def run(wanted: Array, state: Array, parameters: HeadParameters, constants: Any) -> Rest:
         return search_lanes(wanted, state, parameters, constants)
 
+    @at_highest_precision
     def run_forward(wanted: Array, state: Array, parameters: HeadParameters, constants: Any) -> Any:
         rest = run(wanted, state, parameters, constants)
         return rest, (wanted, rest.state, parameters, constants)

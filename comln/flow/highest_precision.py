@@ -16,8 +16,8 @@ def at_highest_precision(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function)
-    def precise(*arguments: Any) -> Any:
+    def precise(*arguments: Any, **options: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            return function(*arguments)
+            return function(*arguments, **options)
 
     return precise

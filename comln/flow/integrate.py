@@ -69,14 +69,21 @@ def _integrate(
         case Dopri5():
             solver = diffrax.Dopri5()
         case Euler(step):
-            return _integrate_by_euler(rate, state, parameters, end, step * unit, integrator, adjoint)
+            return _judge(*_integrate_by_euler(rate, state, parameters, end, step * unit, integrator, adjoint))
         case method:
             raise ValueError(
                 f"{type(method).__name__} steps are for `meta_gradient=SpanAdjoint()` alone. Use it, or an integrator "
                 "with method Tsit5(), Dopri5() or Euler(step)."
             )
     controller = diffrax.PIDController(rtol=integrator.rtol, atol=integrator.atol, norm=largest_block_rms)
-    return _solve(rate, state, parameters, end, None, solver, controller, integrator.max_steps, adjoint)
+    return _judge(*_solve(rate, state, parameters, end, None, solver, controller, integrator.max_steps, adjoint))
+
+
+def _judge(state: Any, result: FlowResult, steps: Int[Array, ""]) -> tuple[Any, FlowResult, Int[Array, ""]]:
+    """Return the arguments; a state that is not finite is a failure, also after steps of fixed length."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))
+    diverged = (result == FlowResult.successful) & ~finite
+    return state, FlowResult.where(diverged, FlowResult.step_underflow, result), steps
 
 
 def _integrate_by_euler(

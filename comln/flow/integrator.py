@@ -79,8 +79,9 @@ class FlowResult(eqx.Enumeration):
         "float64."
     )
     step_underflow = (
-        "The step size fell below what this floating-point precision resolves. Loosen `rtol` and `atol`, or enable "
-        "float64 with `jax.config.update('jax_enable_x64', True)`."
+        "The step size fell below what this floating-point precision resolves, or Euler steps were so long that the "
+        "weights ran away. Loosen `rtol` and `atol`, enable float64 with `jax.config.update('jax_enable_x64', True)`, "
+        "or shorten `Euler(step)`."
     )
     non_finite_input = (
         "The initial weights, embeddings, labels, mask or proximal weight hold a NaN, an infinity, or numbers whose "

@@ -79,6 +79,7 @@ def _apply_mean_decay(
     return _forward(matrix, vectors, end, proximal)[0]
 
 
+@at_highest_precision
 def _forward(matrix: Array, vectors: Array, end: Scalar, proximal: Scalar) -> tuple[Array, tuple[Array, ...]]:
     spectrum, basis = jnp.linalg.eigh(matrix)
     spectrum = jnp.maximum(spectrum, 0.0)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from tests.flow.problems import meta_gradients, query_loss, random_problem, rela
 
 TIGHT = Integrator(1e-10, 1e-10, max_steps=600)
 IN_WEIGHTS = [Backpropagation(), Backpropagation("sqrt"), NaiveForwardSensitivity(), ContinuousAdjoint()]
+EXPLICIT = [ForwardSensitivity(), *IN_WEIGHTS]
 NAMES = ("initial_weights", "embeddings", "query")
 MASK = jnp.array([1.0, 2.0, 0.0, 1.0, 1.0, 0.5])
 
@@ -24,16 +27,43 @@ def by_name(value):
 def test_they_agree_with_the_sweep_in_span_coordinates(meta_gradient):
     problem = random_problem()
     bound = 1e-6 if meta_gradient == ContinuousAdjoint() else 1e-7
-    for horizon, proximal in ((2.0, 0.0), (60.0, 0.0), (2.0, 0.3)):
+    for horizon, proximal in ((2.0, 0.0), (100.0, 0.0), (2.0, 0.3)):
         ours = meta_gradients(problem, horizon, SpanAdjoint(), Integrator(1e-11, 1e-11), proximal, MASK)
         theirs = meta_gradients(problem, horizon, meta_gradient, TIGHT, proximal, MASK)
         for name in (*NAMES, "horizon"):
             assert relative_error(theirs[name], ours[name]) < bound, (name, horizon, proximal)
 
 
-@pytest.mark.parametrize("proximal", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
-def test_by_euler_steps_they_equal_unrolled_gradient_descent_with_a_shortened_last_step(proximal):
-    problem, steps = random_problem(), [0.1] * 12 + [0.05]
+@pytest.mark.slow
+@pytest.mark.parametrize("meta_gradient", IN_WEIGHTS, ids=by_name)
+def test_they_equal_central_differences(meta_gradient):
+    problem, horizon, size = random_problem(), 2.0, 1e-3
+    rng = np.random.default_rng(1)
+    gradients = meta_gradients(problem, horizon, meta_gradient, TIGHT, 0.3, MASK)
+    for name, gradient in gradients.items():
+        direction = jnp.asarray(rng.normal(size=gradient.shape))
+        direction = direction / jnp.linalg.norm(direction)
+
+        def loss(step, name=name, direction=direction):
+            if name == "horizon":
+                return float(solve(problem, horizon + step * float(direction), meta_gradient, TIGHT, 0.3, MASK)[0])
+            changed = problem._replace(**{name: getattr(problem, name) + step * direction})
+            return float(solve(changed, horizon, meta_gradient, TIGHT, 0.3, MASK)[0])
+
+        near, far = loss(size) - loss(-size), loss(2 * size) - loss(-2 * size)
+        assert relative_error(jnp.sum(gradient * direction), (8 * near - far) / (12 * size)) < 1e-6, name
+
+
+@pytest.mark.slow
+def test_fewer_checkpoints_give_the_same_gradient():
+    every, few = (meta_gradients(random_problem(), 20.0, Backpropagation(c), TIGHT, 0.0, MASK) for c in (None, "sqrt"))
+    for name in every:
+        assert relative_error(few[name], every[name]) < 1e-13, name
+
+
+@functools.cache
+def unrolled_gradients(steps, proximal):
+    problem = random_problem()
 
     def support_loss(weights, initial_weights, embeddings):
         data = jnp.mean(CrossEntropy().value(embeddings @ weights.T, problem.labels))
@@ -45,24 +75,71 @@ def test_by_euler_steps_they_equal_unrolled_gradient_descent_with_a_shortened_la
             weights = weights - step * jax.grad(support_loss)(weights, initial_weights, embeddings)
         return jnp.mean(CrossEntropy().value(query @ weights.T, problem.query_labels))
 
-    expected = jax.jit(jax.grad(unrolled, argnums=(0, 1, 2)))(*problem[:2], problem.query)
-    integrator = Integrator.euler(0.1, max_steps=20)
-    for meta_gradient in (SpanAdjoint(), ForwardSensitivity(), *IN_WEIGHTS[:3]):
-        gradients = meta_gradients(problem, 1.25, meta_gradient, integrator, proximal)
-        for name, reference in zip(NAMES, expected, strict=True):
-            assert relative_error(gradients[name], reference) < 1e-12, (by_name(meta_gradient), name)
+    return jax.jit(jax.grad(unrolled, argnums=(0, 1, 2)))(*problem[:2], problem.query)
+
+
+@pytest.mark.parametrize("meta_gradient", [SpanAdjoint(), ForwardSensitivity(), *IN_WEIGHTS[:3]], ids=by_name)
+@pytest.mark.parametrize("proximal", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
+def test_by_euler_steps_they_equal_unrolled_gradient_descent_with_a_shortened_last_step(meta_gradient, proximal):
+    expected = unrolled_gradients((0.1,) * 12 + (0.05,), proximal)
+    gradients = meta_gradients(random_problem(), 1.25, meta_gradient, Integrator.euler(0.1, max_steps=20), proximal)
+    for name, reference in zip(NAMES, expected, strict=True):
+        assert relative_error(gradients[name], reference) < 1e-12, name
 
 
 @pytest.mark.slow
 def test_the_continuous_adjoint_is_lost_where_the_others_are_not():
     problem = random_problem(smoothing=0.2, norm=4.0)
-    exact = meta_gradients(problem, 100.0, SpanAdjoint(), Integrator(1e-11, 1e-11))
+    exact = meta_gradients(problem, 50.0, SpanAdjoint(), Integrator(1e-11, 1e-11))
     for meta_gradient in (SpanAdjoint(), ForwardSensitivity(), Backpropagation()):
-        gradients = meta_gradients(problem, 100.0, meta_gradient, Integrator(max_steps=600))
+        gradients = meta_gradients(problem, 50.0, meta_gradient, Integrator(max_steps=600))
         assert relative_error(gradients["embeddings"], exact["embeddings"]) < 1e-3, by_name(meta_gradient)
-    lost = meta_gradients(problem, 100.0, ContinuousAdjoint())
-    # Either far off, or the way back did not end and the gradient says so.
-    assert not relative_error(lost["embeddings"], exact["embeddings"]) < 0.01
+    _, info, lost = solve(problem, 50.0, ContinuousAdjoint())
+    assert info.result == FlowResult.successful
+    assert relative_error(lost["embeddings"], exact["embeddings"]) > 0.01
+
+
+@pytest.mark.slow
+def test_a_way_back_that_runs_out_of_steps_is_nan_and_not_silently_wrong():
+    # Five steps lead to the horizon, and do not lead back.
+    _, info, gradients = solve(random_problem(), 5.0, ContinuousAdjoint(), Integrator(max_steps=5))
+    assert info.result == FlowResult.successful
+    assert bool(jnp.all(jnp.isnan(gradients["initial_weights"])))
+    assert bool(jnp.all(jnp.isnan(gradients["embeddings"])))
+    assert bool(jnp.isfinite(gradients["horizon"])) and bool(jnp.all(jnp.isfinite(gradients["query"])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("meta_gradient", "integrator", "proximal", "horizon"),
+    [
+        # Euler steps that are too long, and stages that overflow, which SpanAdjoint's implicit steps do not.
+        *((m, Integrator.euler(1.0, max_steps=600), 30.0, 400.0) for m in (SpanAdjoint(), *EXPLICIT)),
+        *((m, Integrator(max_steps=12), 1e150, 1.0) for m in EXPLICIT),
+    ],
+)
+def test_what_overflows_is_a_failure_with_zero_gradients(meta_gradient, integrator, proximal, horizon):
+    _, info, gradients = solve(random_problem(), horizon, meta_gradient, integrator, proximal)
+    assert info.result != FlowResult.successful
+    for name in ("initial_weights", "embeddings", "horizon"):
+        assert float(jnp.max(jnp.abs(gradients[name]))) == 0.0, name
+
+
+@pytest.mark.parametrize("meta_gradient", [SpanAdjoint(), *EXPLICIT], ids=by_name)
+def test_every_matrix_product_of_the_gradient_keeps_its_precision(meta_gradient):
+    problem = random_problem()
+
+    def loss(weights, embeddings, horizon):
+        integrator = Integrator(max_steps=64)
+        return jnp.sum(
+            gradient_flow(
+                weights, embeddings, problem.labels, horizon, meta_gradient=meta_gradient, integrator=integrator
+            )[0]
+        )
+
+    program = jax.jit(jax.grad(jax.jit(loss), argnums=(0, 1, 2))).lower(*problem[:2], 1.0).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products and all("HIGHEST" in line for line in products)
 
 
 @pytest.mark.slow
@@ -83,11 +160,36 @@ def test_a_solve_that_runs_out_of_steps_harms_no_other_of_the_batch(meta_gradien
         return jnp.sum(weights**2), info
 
     gradient = jax.vmap(jax.grad(loss, argnums=(0, 1), has_aux=True), in_axes=(None, None, 0))
-    gradients, info = jax.jit(gradient)(problem.initial_weights, problem.embeddings, horizons)
+    gradient = jax.jit(gradient)
+    gradients, info = gradient(problem.initial_weights, problem.embeddings, horizons)
+    without, _ = gradient(problem.initial_weights, problem.embeddings, horizons.at[1].set(0.5))
     assert [bool(x) for x in info.result == FlowResult.successful] == [True, False, True]
-    for array in gradients:
-        assert float(jnp.max(jnp.abs(array[1]))) == 0.0
-        assert bool(jnp.all(jnp.isfinite(array))) and float(jnp.max(jnp.abs(array[2]))) > 0.0
+    for array, expected in zip(gradients, without, strict=True):
+        assert float(jnp.max(jnp.abs(array[1]))) == 0.0 and float(jnp.max(jnp.abs(array[2]))) > 0.0
+        np.testing.assert_allclose(array[jnp.array([0, 2])], expected[jnp.array([0, 2])], rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("meta_gradient", IN_WEIGHTS, ids=by_name)
+def test_the_gradient_of_shared_weights_is_the_sum_over_the_tasks_that_did_not_fail(meta_gradient):
+    problem, integrator = random_problem(), Integrator(max_steps=12)
+    masks = jnp.stack([MASK, jnp.ones(6), MASK[::-1]])
+
+    def loss(weights, horizon, mask):
+        adapted, info = gradient_flow(
+            weights, *problem[1:3], horizon, mask=mask, meta_gradient=meta_gradient, integrator=integrator
+        )
+        # A failed task is left out of the loss, as a training run does.
+        return jnp.where(info.result == FlowResult.successful, jnp.sum(adapted**2), 0.0)
+
+    def total(weights, horizons):
+        return jnp.sum(jax.vmap(loss, in_axes=(None, 0, 0))(weights, horizons, masks))
+
+    each = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
+    horizons = jnp.array([0.5, 1e5, 1.5])
+    together = jax.jit(jax.grad(total))(problem.initial_weights, horizons)
+    alone = each(problem.initial_weights, horizons, masks)
+    np.testing.assert_allclose(together, alone[0] + alone[2], rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ With explicit Euler steps that is ANIL (Raghu et al., 2020), whose memory grows 
 __all__ = ["Backpropagation"]
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrate import integrate_and_backpropagate
-from comln.flow.integrator import FlowInfo, Integrator
+from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import (
     AbstractMetaGradient,
     FlowProblem,
@@ -40,21 +41,41 @@ class Backpropagation(AbstractMetaGradient):
     checkpoint: Literal["sqrt"] | None = None
 
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:
-        unit = squared_norm(problem)
-        scale = jnp.sqrt(unit)
-        steps = integrator.max_steps
+        def follow(problem: FlowProblem) -> tuple[Array, FlowInfo]:
+            unit = squared_norm(problem)
+            scale = jnp.sqrt(unit)
+            steps = integrator.max_steps
 
-        def rate(moved: Array, problem: FlowProblem) -> Array:
-            return weights_rate(problem, problem.initial_weights + moved / scale) / scale
+            def rate(moved: Array, problem: FlowProblem) -> Array:
+                return weights_rate(problem, problem.initial_weights + moved / scale) / scale
 
-        moved, result, attempts = integrate_and_backpropagate(
-            rate,
-            jnp.zeros_like(problem.initial_weights),
-            problem,
-            unit * jax.lax.stop_gradient(problem.horizon),
-            unit,
-            integrator,
-            checkpoints=steps if self.checkpoint is None else math.ceil(math.sqrt(steps)),
-        )
-        weights = problem.initial_weights + moved / scale
-        return with_horizon_gradient(weights, problem, problem.horizon), FlowInfo(result, attempts)
+            moved, result, attempts = integrate_and_backpropagate(
+                rate,
+                jnp.zeros_like(problem.initial_weights),
+                problem,
+                unit * jax.lax.stop_gradient(problem.horizon),
+                unit,
+                integrator,
+                checkpoints=steps if self.checkpoint is None else math.ceil(math.sqrt(steps)),
+            )
+            return problem.initial_weights + moved / scale, FlowInfo(result, attempts)
+
+        @jax.custom_vjp
+        def flow(problem: FlowProblem) -> Any:
+            return follow(problem)
+
+        @at_highest_precision
+        def forward(problem: FlowProblem) -> Any:
+            weights, pull_back, info = jax.vjp(follow, problem, has_aux=True)
+            return (weights, info), (pull_back, info.result == FlowResult.successful)
+
+        @at_highest_precision
+        def backward(residuals: Any, cotangents: Any) -> Any:
+            pull_back, successful = residuals
+            (pulled,) = pull_back(cotangents[0])
+            # Steps that failed may have overflowed; their cotangent is zero, and 0 x inf must stay zero.
+            return (jax.tree.map(lambda x: jnp.where(successful, x, jnp.zeros_like(x)), pulled),)
+
+        flow.defvjp(forward, backward)
+        weights, info = flow(problem)
+        return with_horizon_gradient(weights, problem, problem.horizon), info

@@ -33,8 +33,13 @@ from comln.typing import Array, Float
 class ContinuousAdjoint(AbstractMetaGradient):
     r"""Not exact: right for short horizons, useless for long ones where the flow has a rest to leave. Memory is flat.
 
+    Measured in float64 at default tolerances, three ways, smoothed labels, $c^2 T$ about 180: the gradient of $W_0$ is
+    off by 11 percent and that of the embeddings by 81 percent, where `Backpropagation` is off by 0.001 percent.
+    Nothing tells that it is.
+
     Differentiable in $W_0$, the embeddings and $T$ (whose gradient is exact). Any explicit integrator, finite horizons.
-    Where the way back cannot be solved the gradients are NaN. It is here for comparison.
+    Where the way back cannot be solved (steps run out, or it overflows) the gradients of $W_0$ and the embeddings are
+    NaN. It is here for comparison.
     """
 
     def solve(self, problem: FlowProblem, integrator: Integrator) -> tuple[Float[Array, "way feature"], FlowInfo]:
@@ -49,6 +54,7 @@ class ContinuousAdjoint(AbstractMetaGradient):
         def flow(initial_weights: Array, embeddings: Array, problem: FlowProblem, unit: Array) -> Any:
             return forward(initial_weights, embeddings, problem, unit)[0]
 
+        @at_highest_precision
         def forward(initial_weights: Array, embeddings: Array, problem: FlowProblem, unit: Array) -> Any:
             scale = jnp.sqrt(unit)
 
@@ -92,11 +98,12 @@ class ContinuousAdjoint(AbstractMetaGradient):
             nothing = (jnp.zeros_like(problem.initial_weights), jnp.zeros_like(problem.embeddings))
             state = (moved, cotangents[0] / size, *nothing)
             # A task with nothing to pull back, as one whose solve failed, has no way back to go.
-            end = jnp.where(jnp.any(cotangents[0] != 0), unit * problem.horizon, 0.0)
+            asked = jnp.any(cotangents[0] != 0)
+            end = jnp.where(asked, unit * problem.horizon, 0.0)
             (_, _, weights_bar, embeddings_bar), result, _ = integrate(rate_back, state, end, unit, integrator)
             size = jnp.where(result == FlowResult.successful, size, jnp.nan)
-            weights_bar = cotangents[0] + size * weights_bar
-            embeddings_bar = size * embeddings_bar / unit
+            weights_bar = cotangents[0] + jnp.where(asked, size * weights_bar, 0.0)
+            embeddings_bar = jnp.where(asked, size * embeddings_bar / unit, 0.0)
             return weights_bar, embeddings_bar, jax.tree.map(jnp.zeros_like, problem), jnp.zeros_like(unit)
 
         flow.defvjp(forward, backward)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrate import integrate
-from comln.flow.integrator import FlowInfo, Integrator
+from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem
 from comln.flow.not_differentiated import not_differentiated
 from comln.flow.span_coordinates import (
@@ -97,6 +97,7 @@ class ForwardSensitivity(AbstractMetaGradient):
         def flow(initial_weights: Array, embeddings: Array, horizon: Scalar, constants: Any) -> Any:
             return forward(initial_weights, embeddings, horizon, constants, carry_sensitivities=False)[0]
 
+        @at_highest_precision
         def forward(
             initial_weights: Array,
             embeddings: Array,
@@ -134,14 +135,16 @@ class ForwardSensitivity(AbstractMetaGradient):
                 (coefficients, propagator, sensitivity), result, steps = integrate(
                     joint_rate, (start, propagator, sensitivity), unit * horizon, unit, integrator
                 )
-                residuals = (
-                    initial_weights,
-                    embeddings,
+                solved = (
                     coefficients / unit,
                     propagator / unit,
                     sensitivity / unit**2,
                     coefficients_rate(coefficients),
                 )
+                # A solve that failed may have overflowed; its cotangent is zero, and 0 x inf must stay zero.
+                successful = result == FlowResult.successful
+                solved = (jnp.where(successful, x, jnp.zeros_like(x)) for x in solved)
+                residuals = (initial_weights, embeddings, *solved)
             weights = weights_from_coefficients(initial_weights, coefficients / unit, embeddings)
             return (weights, FlowInfo(result, steps)), residuals
 

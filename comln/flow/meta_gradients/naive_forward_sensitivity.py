@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrate import integrate
-from comln.flow.integrator import FlowInfo, Integrator
+from comln.flow.integrator import FlowInfo, FlowResult, Integrator
 from comln.flow.meta_gradients.base import (
     AbstractMetaGradient,
     FlowProblem,
@@ -92,8 +92,12 @@ class NaiveForwardSensitivity(AbstractMetaGradient):
         def flow(initial_weights: Array, embeddings: Array, problem: FlowProblem, unit: Array) -> Any:
             return follow(problem, unit, carry_jacobians=False)[0]
 
+        @at_highest_precision
         def forward(initial_weights: Array, embeddings: Array, problem: FlowProblem, unit: Array) -> Any:
             results, jacobians = follow(problem, unit, carry_jacobians=True)
+            # A solve that failed may have overflowed; its cotangent is zero, and 0 x inf must stay zero.
+            successful = results[1].result == FlowResult.successful
+            jacobians = [jnp.where(successful, jacobian, jnp.zeros_like(jacobian)) for jacobian in jacobians]
             return results, (jacobians, problem, unit)
 
         @at_highest_precision

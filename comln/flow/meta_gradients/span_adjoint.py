@@ -106,6 +106,7 @@ def solve_in_span(
     def adapt(initial_weights: Array, embeddings: Array, horizon: Scalar, proximal: Scalar, constants: Any) -> Any:
         return forward(initial_weights, embeddings, horizon, proximal, constants)[0]
 
+    @at_highest_precision
     def forward(initial_weights: Array, embeddings: Array, horizon: Scalar, proximal: Scalar, constants: Any) -> Any:
         gram, initial_logits = _products(embeddings, initial_weights)
         coefficients, pull_back, ended = jax.vjp(
