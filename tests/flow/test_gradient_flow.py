@@ -369,3 +369,14 @@ def test_flow_info_is_a_pytree_that_says_how_the_solve_ended():
     assert info.result == FlowResult.successful
     assert FlowResult[info.result].startswith("The flow was followed")
     assert int(info.steps) > 0
+
+
+@pytest.mark.float32
+def test_many_ways_are_solved_in_single_precision_however_often_they_are_compiled():
+    problem = random_problem(ways=50, support=250, size=300, queries=2)
+    problem = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), problem)
+    for compilation in range(4):
+        horizon = jnp.asarray(8.0 + compilation, jnp.float32)
+        weights, info = jax.jit(lambda w, horizon=horizon: gradient_flow(w, *problem[1:3], horizon))(problem[0])
+        assert info.result == FlowResult.successful and info.steps < 30
+        assert bool(jnp.all(jnp.isfinite(weights)))
