@@ -377,6 +377,10 @@ def test_many_ways_are_solved_in_single_precision_however_often_they_are_compile
     problem = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), problem)
     for compilation in range(4):
         horizon = jnp.asarray(8.0 + compilation, jnp.float32)
-        weights, info = jax.jit(lambda w, horizon=horizon: gradient_flow(w, *problem[1:3], horizon))(problem[0])
+
+        def adapt(weights, horizon=horizon):
+            return gradient_flow(weights, problem.embeddings, problem.labels, horizon)
+
+        weights, info = jax.jit(adapt)(problem.initial_weights)
         assert info.result == FlowResult.successful and info.steps < 30
         assert bool(jnp.all(jnp.isfinite(weights)))
