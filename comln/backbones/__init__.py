@@ -1,6 +1,8 @@
 """Embedding networks, one file each."""
 
-__all__ = ["AbstractBackbone", "Conv4", "Normalisation"]
+__all__ = ["AbstractBackbone", "Conv4", "FilmConv4", "Identity", "Normalisation"]
 
 from comln.backbones.base import AbstractBackbone, Normalisation
 from comln.backbones.conv4 import Conv4
+from comln.backbones.film_conv4 import FilmConv4
+from comln.backbones.identity import Identity

@@ -38,5 +38,8 @@ class AbstractBackbone(eqx.Module):
     @abc.abstractmethod
     def __call__(
         self, inputs: Float[Array, "example ..."], statistics: Any, normalisation: Normalisation
-    ) -> tuple[Float[Array, "example feature"], Any]:
-        """Return the embeddings, and the statistics moved by this batch (unmoved with `Normalisation.RUNNING`)."""
+    ) -> tuple[Float[Array, "example ..."], Any]:
+        """Return the embeddings, and the statistics moved by this batch (unmoved with `Normalisation.RUNNING`).
+
+        Embeddings have shape `(example, feature)`, but for `Identity`, which returns its inputs.
+        """

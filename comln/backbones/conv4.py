@@ -1,12 +1,14 @@
 """Conv-4: the four-block network of the few-shot literature (Vinyals et al., 2016; Finn et al., 2017)."""
 
-__all__ = ["Conv4"]
+__all__ = ["Conv4", "check_sizes"]
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from comln.backbones.base import AbstractBackbone, Normalisation
-from comln.backbones.layers import BatchNorm, BatchStatistics, Convolution, max_pool
+from comln.backbones.layers import BatchNorm, BatchStatistics, Convolution, convolve, max_pool
 from comln.typing import Array, Float, PRNGKeyArray
 
 
@@ -38,18 +40,18 @@ class Conv4(AbstractBackbone):
         filters: int,
         key: PRNGKeyArray,
         scale_output: bool = True,
+        convolve: Callable[[Array, Array], Array] = convolve,
     ) -> "Conv4":
-        """Return a network for square images of `image_size` pixels; at least 16, for four halvings."""
-        if image_size < 16:
-            raise ValueError(
-                f"Conv4 halves the image four times, so it needs at least 16 pixels a side, got {image_size}."
-            )
-        if filters < 1:
-            raise ValueError(f"Conv4 needs at least 1 filter, got {filters}.")
+        """Return a network for square images of `image_size` pixels; at least 16, for four halvings.
+
+        - `convolve`: `convolve_by_patches` where the network is adapted to each task.
+        """
+        check_sizes(image_size, filters)
         inputs = (channels, filters, filters, filters)
         keys = jax.random.split(key, 4)
         convolutions = tuple(
-            Convolution.init(size, filters, use_bias=False, key=k) for size, k in zip(inputs, keys, strict=True)
+            Convolution.init(size, filters, use_bias=False, key=k, convolve=convolve)
+            for size, k in zip(inputs, keys, strict=True)
         )
         return cls(convolutions, tuple(BatchNorm.init(filters) for _ in inputs), image_size, scale_output)
 
@@ -75,3 +77,11 @@ class Conv4(AbstractBackbone):
         embeddings = hidden.reshape(hidden.shape[0], -1)
         scale = 1 / jnp.sqrt(embeddings.shape[1]) if self.scale_output else 1.0
         return embeddings * jnp.asarray(scale, embeddings.dtype), tuple(moved)
+
+
+def check_sizes(image_size: int, filters: int) -> None:
+    """Raise `ValueError` where four blocks of `filters` channels cannot take images of `image_size` pixels a side."""
+    if image_size < 16:
+        raise ValueError(f"Conv4 halves the image four times, so it needs at least 16 pixels a side, got {image_size}.")
+    if filters < 1:
+        raise ValueError(f"Conv4 needs at least 1 filter, got {filters}.")

@@ -5,7 +5,7 @@ import pytest
 
 from comln.backbones import Conv4, Normalisation
 from comln.backbones.layers import BatchNorm, max_pool
-from comln.backbones.layers.convolution import _convolve_directly, _convolve_patches, convolve
+from comln.backbones.layers.convolution import _convolve_directly, convolve, convolve_by_patches
 
 
 def images(count: int = 6, size: int = 16, channels: int = 1) -> jax.Array:
@@ -75,7 +75,7 @@ def test_convolution_by_patches_equals_the_direct_one_with_its_gradients(size, c
     expected, pull_back = jax.vjp(_convolve_directly, inputs, kernel)
     actual, ours = jax.vjp(convolve, inputs, kernel)
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(_convolve_patches(inputs, kernel), expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(convolve_by_patches(inputs, kernel), expected, rtol=1e-10, atol=1e-10)
     for a, b in zip(ours(cotangent), pull_back(cotangent), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 

@@ -6,9 +6,14 @@ $$ \bar K = \sum_{\text{images}} \mathrm{patches}(x)^\top \bar y, $$
 
 one matrix product a few images at a time. XLA's own form of it is several times slower on a CPU, as is its forward
 convolution of images with few channels; elsewhere XLA's own forms are used.
+
+Methods that adapt a whole network to each task need more: gradients of gradients, and a kernel for every task. There
+`convolve_by_patches`, whose batch over tasks is a batch of matrix products, takes the place of `convolve`.
 """
 
-__all__ = ["Convolution", "convolve"]
+__all__ = ["Convolution", "convolve", "convolve_by_patches"]
+
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -28,23 +33,32 @@ class Convolution(eqx.Module):
 
     - `kernel`: shape `(3, 3, channel_in, channel_out)`.
     - `bias`: shape `(channel_out,)`, or `None`, as where batch normalisation follows and would remove it.
+    - `convolve`: `convolve`, or `convolve_by_patches`.
     """
 
     kernel: Float[Array, "3 3 channel_in channel_out"]
     bias: Float[Array, " channel_out"] | None
+    convolve: Callable[[Array, Array], Array]
 
     @classmethod
-    def init(cls, channels_in: int, channels_out: int, use_bias: bool, key: PRNGKeyArray) -> "Convolution":
+    def init(
+        cls,
+        channels_in: int,
+        channels_out: int,
+        use_bias: bool,
+        key: PRNGKeyArray,
+        convolve: Callable[[Array, Array], Array],
+    ) -> "Convolution":
         r"""Return a layer with kernel entries from $N(0, 2 / (9 c_\text{out}))$ (He et al., 2015) and bias zero."""
         spread = (2 / (9 * channels_out)) ** 0.5
         kernel = spread * jax.random.normal(key, (3, 3, channels_in, channels_out))
-        return cls(kernel, jnp.zeros(channels_out) if use_bias else None)
+        return cls(kernel, jnp.zeros(channels_out) if use_bias else None, convolve)
 
     def __call__(
         self, images: Float[Array, "example height width channel_in"]
     ) -> Float[Array, "example height width channel_out"]:
         """Return the images' channels, mixed over each pixel's neighbourhood."""
-        mixed = convolve(images, self.kernel)
+        mixed = self.convolve(images, self.kernel)
         return mixed if self.bias is None else mixed + self.bias[None, None, None, :]
 
 
@@ -61,7 +75,7 @@ def convolve(
     [0.0, 0.0, 1.0]
     """
     if kernel.shape[2] <= FEW_CHANNELS:
-        return jax.lax.platform_dependent(images, kernel, cpu=_convolve_patches, default=_convolve_directly)
+        return jax.lax.platform_dependent(images, kernel, cpu=convolve_by_patches, default=_convolve_directly)
     return _convolve_directly(images, kernel)
 
 
@@ -69,7 +83,10 @@ def _convolve_directly(images: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _convolve_patches(images: Array, kernel: Array) -> Array:
+def convolve_by_patches(
+    images: Float[Array, "example height width channel_in"], kernel: Float[Array, "3 3 channel_in channel_out"]
+) -> Float[Array, "example height width channel_out"]:
+    """Return what `convolve` does, as a product of patches and kernel: differentiable any number of times."""
     return (_patches(images) @ kernel.reshape(-1, kernel.shape[-1])).reshape(*images.shape[:3], -1)
 
 
