@@ -2,6 +2,7 @@
 
 __all__ = ["EpisodeInfo", "embed_batch", "meta_loss"]
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -38,7 +39,7 @@ def embed_batch(
     inputs = jnp.concatenate([episodes.support.inputs, episodes.query.inputs], axis=1)
     flat = inputs.reshape(-1, *inputs.shape[2:])
     embeddings, statistics = backbone(flat, statistics, normalisation)
-    embeddings = embeddings.reshape(tasks, -1, embeddings.shape[-1])
+    embeddings = embeddings.reshape(tasks, -1, *embeddings.shape[1:])
     embedded = Episode(
         _with_inputs(episodes.support, embeddings[:, :support]), _with_inputs(episodes.query, embeddings[:, support:])
     )
@@ -62,7 +63,13 @@ def meta_loss(
     """
     embedded, statistics = embed_batch(learner.backbone, episodes, statistics, normalisation)
     keys = jax.random.split(key, len(episodes.support.labels))
-    objectives, outcomes = jax.vmap(lambda episode, key: learner.objective(episode, key))(embedded, keys)
+    parameters, fixed = eqx.partition(learner, eqx.is_inexact_array)
+
+    def one_task(parameters: Any, episode: Episode, key: PRNGKeyArray) -> tuple[Scalar, Outcome]:
+        return eqx.combine(parameters, fixed).objective(episode, key)
+
+    objective = _without_gradient_where_it_failed(one_task)
+    objectives, outcomes = jax.vmap(objective, in_axes=(None, 0, 0))(parameters, embedded, keys)
     ok = outcomes.ok
     kept = jnp.maximum(jnp.sum(ok), 1).astype(objectives.dtype)
     mean = jnp.sum(jnp.where(ok, objectives, 0.0)) / kept
@@ -70,6 +77,41 @@ def meta_loss(
     info = EpisodeInfo(accuracy, jnp.sum(~ok), jnp.max(outcomes.steps))
     # With no task left there is nothing to learn from, and the loop must hear of it.
     return jnp.where(jnp.any(ok), mean, jnp.nan), (statistics, info)
+
+
+def _without_gradient_where_it_failed(one_task: Callable[..., tuple[Scalar, Outcome]]) -> Callable[..., Any]:
+    """Return `one_task`, whose gradient is exactly zero where its adaptation failed.
+
+    Multiplying by a cotangent of zero is not enough: numbers that overflowed on the way make it a NaN.
+    """
+
+    @jax.custom_vjp
+    def guarded(parameters: Any, episode: Episode, key: PRNGKeyArray) -> tuple[Scalar, Outcome]:
+        return one_task(parameters, episode, key)
+
+    def forward(parameters: Any, episode: Episode, key: PRNGKeyArray) -> Any:
+        # Labels and masks are given, not computed: some heads refuse to be differentiated by them.
+        def of_inputs(parameters: Any, support: Array, query: Array) -> tuple[Scalar, Outcome]:
+            return one_task(
+                parameters, Episode(_with_inputs(episode.support, support), _with_inputs(episode.query, query)), key
+            )
+
+        objective, pull_back, outcome = jax.vjp(
+            of_inputs, parameters, episode.support.inputs, episode.query.inputs, has_aux=True
+        )
+        return (objective, outcome), (pull_back, outcome.ok, episode)
+
+    def backward(residuals: Any, cotangents: Any) -> Any:
+        pull_back, ok, episode = residuals
+        parameters_bar, support_bar, query_bar = jax.tree.map(
+            lambda x: jnp.where(ok, x, jnp.zeros_like(x)), pull_back(cotangents[0])
+        )
+        unmoved = jax.tree.map(jnp.zeros_like, episode)
+        episode_bar = Episode(_with_inputs(unmoved.support, support_bar), _with_inputs(unmoved.query, query_bar))
+        return parameters_bar, episode_bar, None
+
+    guarded.defvjp(forward, backward)
+    return guarded
 
 
 def query_accuracy(outcome: Outcome, query: Examples) -> Scalar:

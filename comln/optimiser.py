@@ -1,11 +1,15 @@
 """How meta-parameters are updated: an Optax transformation with a group of its own for the horizon."""
 
-__all__ = ["SGD", "Adam"]
+__all__ = ["SGD", "Adam", "StepwiseAdam"]
 
+import functools
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from comln.learners.base import AbstractLearner, ParameterGroup
@@ -47,8 +51,9 @@ class Adam:
             optax.clip_by_global_norm(self.clip),
             optax.adamw(schedule(self.learning_rate), weight_decay=self.weight_decay),
         )
+        scale = optax.adam(schedule(self.learning_rate))
         horizon = optax.adam(schedule(self.horizon_learning_rate))
-        return _by_group(learner, network, horizon)
+        return _by_group(learner, network, scale, horizon)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ class SGD:
     """
 
     learning_rate: float = 0.1
-    """at the start; later 0.006, 0.0012 and 0.00024 of it times ten"""
+    """at the start"""
+    falls: tuple[float, float, float] = (0.06, 0.012, 0.0024)
+    """what is left of the rate after each fall"""
     momentum: float = 0.9
     """Nesterov's"""
     weight_decay: float = 5e-4
@@ -72,12 +79,56 @@ class SGD:
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
         """Return the transformation for a run of `steps` steps."""
-        rates = [self.learning_rate * factor for factor in (1.0, 0.06, 0.012, 0.0024)]
+        rates = [self.learning_rate * factor for factor in (1.0, *self.falls)]
         drops = [round(steps * epoch / 60) for epoch in (19, 39, 49)]
         schedule = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], drops)
         momentum = optax.sgd(schedule, momentum=self.momentum, nesterov=True)
         network = optax.chain(optax.add_decayed_weights(self.weight_decay), momentum)
-        return _by_group(learner, network, momentum)
+        return _by_group(learner, network, momentum, momentum)
+
+
+@dataclass(frozen=True)
+class StepwiseAdam:
+    """Adam with a rate that is constant, or falls by a factor now and then: as the authors of most methods train.
+
+    Gradients are clipped before Adam sees them: number by number, then array by array. All meta-parameters move alike.
+    """
+
+    learning_rate: float = 1e-3
+    """at the start"""
+    decay: float = 1.0
+    """factor of each fall of the rate; 1 for a constant rate"""
+    decay_every: int = 5000
+    """updates between two falls"""
+    epsilon: float = 1e-8
+    """added to the root of the mean square"""
+    clip_numbers: float | None = None
+    """largest size of each number of the gradient"""
+    clip_arrays: float | None = None
+    """largest norm of each array of the gradient"""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "decay", "epsilon"):
+            _check_rate(name, getattr(self, name))
+        if self.decay_every < 1:
+            raise ValueError(f"The optimiser's decay_every must be at least 1, got {self.decay_every}.")
+
+    def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
+        """Return the transformation, which is the same for a run of any number of `steps`."""
+        schedule = optax.exponential_decay(self.learning_rate, self.decay_every, self.decay, staircase=True)
+        parts = [optax.adam(schedule, eps=self.epsilon)]
+        if self.clip_arrays is not None:
+            parts.insert(0, optax.stateless(functools.partial(_shorten, longest=self.clip_arrays)))
+        if self.clip_numbers is not None:
+            parts.insert(0, optax.clip(self.clip_numbers))
+        return optax.chain(*parts)
+
+
+def _shorten(gradient: Any, _: Any, longest: float) -> Any:
+    def shorten(x: jax.Array) -> jax.Array:
+        return x * jnp.minimum(1.0, longest / jnp.maximum(jnp.linalg.norm(x.ravel()), longest)).astype(x.dtype)
+
+    return jax.tree.map(shorten, gradient)
 
 
 def _check_rate(name: str, value: float) -> None:
@@ -86,10 +137,14 @@ def _check_rate(name: str, value: float) -> None:
 
 
 def _by_group(
-    learner: AbstractLearner, network: optax.GradientTransformation, horizon: optax.GradientTransformation
+    learner: AbstractLearner,
+    network: optax.GradientTransformation,
+    scale: optax.GradientTransformation,
+    horizon: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
     groups: dict[Hashable, optax.GradientTransformation] = {
         ParameterGroup.NETWORK: network,
+        ParameterGroup.SCALE: scale,
         ParameterGroup.HORIZON: horizon,
     }
     return optax.partition(groups, learner.parameter_groups())

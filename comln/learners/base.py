@@ -1,6 +1,15 @@
 """What a few-shot learner is: it adapts a head to one task's embeddings."""
 
-__all__ = ["AbstractLearner", "AdaptationInfo", "Outcome", "ParameterGroup", "smooth_labels"]
+__all__ = [
+    "AbstractLearner",
+    "AdaptationInfo",
+    "Outcome",
+    "ParameterGroup",
+    "mean_loss",
+    "refuse_other_ways",
+    "smooth_labels",
+    "steps_taken",
+]
 
 import abc
 import enum
@@ -12,7 +21,7 @@ import jax.numpy as jnp
 
 from comln.backbones import AbstractBackbone
 from comln.episode import Episode, Examples
-from comln.heads import LinearHead
+from comln.heads import AbstractHead
 from comln.losses import CrossEntropy
 from comln.typing import AbstractVar, Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
@@ -40,10 +49,12 @@ class ParameterGroup(enum.StrEnum):
     """Which optimiser settings a meta-parameter falls under.
 
     - `NETWORK`: everything but the following.
-    - `HORIZON`: a logarithm of a time or of another scale. It has its own step size, and no weight decay.
+    - `SCALE`: a step size of an inner loop, or a factor of logits. It moves as the network does, without weight decay.
+    - `HORIZON`: the logarithm of a time. It has its own step size, and no weight decay.
     """
 
     NETWORK = "network"
+    SCALE = "scale"
     HORIZON = "horizon"
 
 
@@ -54,7 +65,7 @@ class AbstractLearner(eqx.Module):
     query_smoothing: AbstractVar[float]
 
     @abc.abstractmethod
-    def adapt(self, support: Examples, key: PRNGKeyArray | None = None) -> tuple[LinearHead, AdaptationInfo]:
+    def adapt(self, support: Examples, key: PRNGKeyArray | None = None) -> tuple[AbstractHead, AdaptationInfo]:
         """Return the head adapted to the embeddings of one task, and how it went.
 
         `key=None` is the deterministic form, used in evaluation.
@@ -65,7 +76,10 @@ class AbstractLearner(eqx.Module):
         return {}
 
     def ways_note(self, ways: int) -> str:
-        """Return what changes on tasks of another number of `ways` than trained, or nothing."""
+        """Return what changes on tasks of another number of `ways` than trained, or nothing.
+
+        **Raises:** `ValueError` where the method cannot do them.
+        """
         return ""
 
     def parameter_groups(self) -> Any:
@@ -76,15 +90,45 @@ class AbstractLearner(eqx.Module):
         """Return what meta-training makes small on one task of embeddings: the adapted head's mean query loss."""
         outcome = self.classify(episode, key)
         labels = smooth_labels(episode.query.labels, self.query_smoothing)
-        losses = CrossEntropy().value(outcome.logits, labels)
-        return jnp.sum(episode.query.mask * losses) / jnp.sum(episode.query.mask), outcome
+        return mean_loss(outcome.logits, Examples(episode.query.inputs, labels, episode.query.mask)), outcome
 
     def classify(self, episode: Episode, key: PRNGKeyArray | None = None) -> Outcome:
         """Return the query logits of the head adapted to the support, both given as embeddings."""
         head, info = self.adapt(episode.support, key)
         # A head that failed is NaN, and 0 x NaN is NaN: its task leaves the loss only if no NaN enters it.
-        head = jax.tree.map(lambda x: jnp.where(info.ok, x, jnp.zeros_like(x)), head)
+        parameters, fixed = eqx.partition(head, eqx.is_inexact_array)
+        head = eqx.combine(jax.tree.map(lambda x: jnp.where(info.ok, x, jnp.zeros_like(x)), parameters), fixed)
         return Outcome(head(episode.query.inputs), info.ok, info.steps)
+
+
+def mean_loss(logits: Float[Array, "example way"], examples: Examples) -> Scalar:
+    """Return the mean cross-entropy of the examples, as `mask` weighs them.
+
+    >>> labels, mask = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([1.0, 0.0])
+    >>> float(mean_loss(jnp.zeros((2, 2)), Examples(jnp.zeros((2, 1)), labels, mask)).round(4))
+    0.6931
+    """
+    losses = CrossEntropy().value(logits, examples.labels)
+    return jnp.sum(examples.mask * losses) / jnp.sum(examples.mask)
+
+
+def steps_taken(adapted: Any, steps: int) -> AdaptationInfo:
+    """Return how an adaptation by a fixed number of steps went: it worked if all its numbers are finite."""
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(eqx.filter(adapted, eqx.is_inexact_array))]
+    return AdaptationInfo(jnp.all(jnp.stack(finite)), jnp.asarray(steps, jnp.int32))
+
+
+def refuse_other_ways(method: str, learned: int, ways: int) -> str:
+    """Return nothing if `ways` are those that a method has `learned` initial weights for.
+
+    **Raises:** `ValueError` if not.
+    """
+    if ways != learned:
+        raise ValueError(
+            f"{method} learned where to start for {learned} ways, and has no start for {ways}. Train it "
+            f"on {ways}-way tasks."
+        )
+    return ""
 
 
 def smooth_labels(labels: Float[Array, "example way"], share: float) -> Float[Array, "example way"]:
