@@ -3,13 +3,14 @@
 __all__ = ["Divergence", "StepReport", "TrainState", "meta_train", "start_training"]
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from comln.backbones import Normalisation
@@ -72,7 +73,7 @@ def start_training(learner: AbstractLearner, optimiser: optax.GradientTransforma
 def meta_train(
     state: TrainState,
     optimiser: optax.GradientTransformation,
-    sampler: Sampler,
+    samplers: Sequence[Sampler],
     *,
     steps: int,
     tasks_per_step: int,
@@ -84,6 +85,8 @@ def meta_train(
 
     Update number i uses tasks i `tasks_per_step` to (i + 1) `tasks_per_step` - 1 of `seed`, and batch statistics.
 
+    - `samplers`: of which each update takes one at random, a pure function of `seed` and its number: for tasks of
+      several shapes, or from several sources.
     - `on_step`: called after each update, in order.
     - `on_state`: called for each state, in order, once it is known to be sound: its numbers are finite, and so is the
       loss of the update that follows it, if one does.
@@ -92,13 +95,18 @@ def meta_train(
     failed; `on_state` has seen neither that state nor the one that led to it.
     """
 
+    def sampler_of(step: int) -> Sampler:
+        return samplers[np.random.default_rng((seed, step)).integers(len(samplers))]
+
     def tasks_of(step: int) -> TaskBatch:
+        sampler = sampler_of(step)
         return make_batch(sampler, seed, range(step * tasks_per_step, (step + 1) * tasks_per_step))
 
     key, first = jax.random.key(seed), int(state.step)
     since, sound_so_far = time.perf_counter(), None
     for batch in prefetch(tasks_of, first, steps):
-        state, values, finite = update(state, batch, key, optimiser, sampler.split.augmentation)
+        augmentation = sampler_of(int(state.step)).split.augmentation
+        state, values, finite = update(state, batch, key, optimiser, augmentation)
         report = {name: float(value) for name, value in values.items()}
         step, now = int(state.step), time.perf_counter()
         if report["dropped_tasks"] == tasks_per_step:

@@ -17,11 +17,13 @@ from cattrs.strategies import configure_tagged_union
 
 from comln.checkpoint import Checkpoints
 from comln.meta_train import TrainState, start_training
-from comln.optimiser import SGD, Adam
+from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.experiment import Experiment
+from comln.recipes.learners import LearnerConfig
 
 converter = cattrs.Converter(forbid_extra_keys=True)
-configure_tagged_union(Adam | SGD, converter, tag_name="kind")
+configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
+configure_tagged_union(LearnerConfig, converter, tag_name="kind")
 
 
 class RunError(ValueError):

@@ -30,4 +30,4 @@ def train(state=None, optimiser=None, model=None, **settings):
     state = start_training(model, optimiser) if state is None else state
     # Optax mixes integers and floats, which the tests of our own code forbid.
     with jax.numpy_dtype_promotion("standard"):
-        return meta_train(state, optimiser, sampler(), **settings)
+        return meta_train(state, optimiser, [sampler()], **settings)

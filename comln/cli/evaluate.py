@@ -64,9 +64,10 @@ def run(arguments: list[str]) -> int:
                 "versions). Evaluate where it was trained, or train again."
             )
         sampler = Sampler(splits[options.split], shape)
+        ways_note = learner.ways_note(shape.ways)
         with counting("evaluating", options.tasks) as on_progress:
             result = evaluate(
-                learner,
+                experiment.at_test(learner),
                 loaded.state.statistics,
                 sampler,
                 options.tasks,
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
             )
     except (RunError, CheckpointError, ValueError) as error:
         return fail(error)
-    for note in (learner.ways_note(shape.ways), _unfinished(int(loaded.state.step), experiment.steps)):
+    for note in (ways_note, _unfinished(int(loaded.state.step), experiment.steps)):
         if note:
             print(f"comln: {note}", file=sys.stderr)
     summary = {
@@ -91,7 +92,7 @@ def run(arguments: list[str]) -> int:
         "step": int(loaded.state.step),
         "seed": options.seed,
         "normalisation": experiment.normalisation.value,
-        "note": learner.ways_note(shape.ways),
+        "note": ways_note,
     }
     if options.json:
         print(json.dumps(summary))

@@ -56,7 +56,7 @@ def report_run(
         horizons=horizons,
         accuracy_at=None if along is None else np.array([point.mean for point in along]),
         ci95_at=None if along is None else np.array([point.ci95 for point in along]),
-        episodes=_episodes(state.learner, state, sampler, experiment),
+        episodes=_episodes(experiment.at_test(state.learner), state, sampler, experiment),
     )
     return write_report(report, folder.path / "report")
 

@@ -40,9 +40,9 @@ class TrainOptions:
     recipe: Annotated[str, tyro.conf.Positional] = "glyphs-5way-1shot"
     """<data>-<N>way-<K>shot; see `comln recipes`"""
     learner: str = "comln"
-    """the method"""
+    """the method; `comln recipes` lists them"""
     protocol: str = "house"
-    """house: horizon in its own optimiser group; paper, original: SGD 0.1 on everything"""
+    """house: one recipe for all methods; original: as its authors train it; paper: SGD 0.1 on everything"""
     out: Path | None = None
     """folder of the run (default: runs/<recipe>-<learner>-<seed>)"""
     seed: int = 0
@@ -66,14 +66,16 @@ def run(arguments: list[str]) -> int:
         folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
         _check(options, folder)
         splits = options.experiment.data.load()
-        sampler = Sampler(splits["train"], options.experiment.train)
+        samplers = [Sampler(splits["train"], shape) for shape in options.experiment.train_shapes()]
         test_sampler = Sampler(splits["test"], options.experiment.test)
+        # A method that cannot do the test tasks says so before it is trained.
+        options.experiment.build(options.seed).ways_note(options.experiment.test.ways)
         command = shlex.join(["comln", "train", *arguments])
         state = _start(options, folder, content_hash(splits), command)
     except (ValueError, RunError, CheckpointError, OSError) as error:
         return fail(error)
     try:
-        state = _train(options, folder, sampler, state)
+        state = _train(options, folder, samplers, state)
         return _finish(options, folder, test_sampler, state, time.monotonic() - began)
     except Divergence as error:
         return fail(_explain(error, folder), code=1)
@@ -147,7 +149,7 @@ def _start(options: TrainOptions, folder: RunFolder, data_hash: str, command: st
     return restored[0]
 
 
-def _train(options: TrainOptions, folder: RunFolder, sampler: Sampler, state: TrainState) -> TrainState:
+def _train(options: TrainOptions, folder: RunFolder, samplers: Sequence[Sampler], state: TrainState) -> TrainState:
     experiment = options.experiment
     saved = time.monotonic()
 
@@ -176,7 +178,7 @@ def _train(options: TrainOptions, folder: RunFolder, sampler: Sampler, state: Tr
         return meta_train(
             state,
             experiment.optimiser.build(state.learner, experiment.steps),
-            sampler,
+            samplers,
             steps=experiment.steps,
             tasks_per_step=experiment.tasks_per_step,
             seed=options.seed,
@@ -197,7 +199,7 @@ def _finish(
     experiment = options.experiment
     with counting("evaluating on unseen classes", options.tasks) as on_progress:
         result = evaluate(
-            state.learner,
+            experiment.at_test(state.learner),
             state.statistics,
             test_sampler,
             options.tasks,

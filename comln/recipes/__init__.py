@@ -2,28 +2,21 @@
 
 __all__ = ["LEARNERS", "PROTOCOLS", "RECIPES", "Experiment", "find"]
 
-import dataclasses
 import difflib
 
-from comln.optimiser import SGD
 from comln.recipes import glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot
 from comln.recipes.experiment import Experiment
+from comln.recipes.protocols import LEARNERS, PROTOCOLS, apply
 
 RECIPES = (glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot)
 """The modules of the named experiments; a module's docstring says what to expect of it."""
-
-LEARNERS = ("comln",)
-"""The methods that can be trained."""
-
-PROTOCOLS = ("house", "original", "paper")
-"""Ways to set a method's hyperparameters: one recipe for all, each method's own, that of the paper."""
 
 
 def find(name: str, learner: str, protocol: str) -> Experiment:
     """Return the experiment of this name, with this learner, in this protocol.
 
-    - `protocol`: `house` (the horizon in an optimiser group of its own), or `paper` (SGD 0.1 on everything; for COMLN
-      the same as `original`).
+    - `protocol`: `house` (one recipe for all methods, the horizon in an optimiser group of its own), `original` (as
+      the method's authors train it) or `paper` (SGD 0.1 on everything, as the authors of COMLN train all methods).
 
     **Raises:** `ValueError` for a name that is not known, with the nearest that is.
     """
@@ -36,5 +29,4 @@ def find(name: str, learner: str, protocol: str) -> Experiment:
         if word not in known:
             near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
             raise ValueError(f"Unknown {what} {word!r}. Did you mean {near[0]!r}? Known: {', '.join(known)}.")
-    experiment = experiments[name]
-    return experiment if protocol == "house" else dataclasses.replace(experiment, optimiser=SGD())
+    return apply(experiments[name], learner, protocol)

@@ -1,19 +1,21 @@
 """What an experiment is: everything that determines a run but its seed."""
 
-__all__ = ["COMLNConfig", "Conv4Config", "Experiment", "GlyphsData"]
+__all__ = ["Experiment", "GlyphsData"]
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import jax
 import numpy as np
+import tyro
 
-from comln.backbones import AbstractBackbone, Conv4, Normalisation
+from comln.backbones import Normalisation
 from comln.data.glyphs import load_glyphs
 from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
-from comln.learners import COMLN, AbstractLearner, InitialHead
-from comln.optimiser import SGD, Adam
-from comln.typing import PRNGKeyArray
+from comln.learners import AbstractLearner
+from comln.optimiser import SGD, Adam, StepwiseAdam
+from comln.recipes.learners import COMLNConfig, Conv4Config, LearnerConfig, Setting
 
 
 @dataclass(frozen=True)
@@ -29,49 +31,6 @@ class GlyphsData:
 
 
 @dataclass(frozen=True)
-class Conv4Config:
-    """The four-block convolutional network."""
-
-    filters: int = 32
-    """channels of every block"""
-    scale_output: bool = True
-    """divide embeddings by the square root of their size"""
-
-    def build(self, data: GlyphsData, key: PRNGKeyArray) -> AbstractBackbone:
-        """Return the network for the images of `data`."""
-        return Conv4.init(data.image_size, data.channels, self.filters, key, self.scale_output)
-
-
-@dataclass(frozen=True)
-class COMLNConfig:
-    """COMLN: a linear head that follows the gradient flow of the support loss for a learned time."""
-
-    initial_horizon: float = 10.0
-    """T before training"""
-    initial_head: InitialHead = InitialHead.LEARNED
-    """where the flow starts"""
-    proximal: float = 0.0
-    """pull towards the start, lambda"""
-    support_smoothing: float = 0.0
-    """share of each support label spread over the other classes"""
-    query_smoothing: float = 0.0
-    """the same for query labels, in training"""
-
-    def build(self, backbone: AbstractBackbone, ways: int, key: PRNGKeyArray) -> AbstractLearner:
-        """Return the untrained learner."""
-        return COMLN.init(
-            backbone,
-            ways,
-            key,
-            initial_horizon=self.initial_horizon,
-            initial_head=self.initial_head,
-            proximal=self.proximal,
-            support_smoothing=self.support_smoothing,
-            query_smoothing=self.query_smoothing,
-        )
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Data, network, learner and training of one named run."""
 
@@ -81,13 +40,15 @@ class Experiment:
     """shape of the training tasks"""
     test: EpisodeShape
     """shape of the test tasks"""
+    train_mixture: Annotated[tuple[EpisodeShape, ...], tyro.conf.Suppress] = ()
+    """shapes of which each update takes one at random, instead of `train` alone"""
     data: GlyphsData = GlyphsData()
     """where examples come from"""
-    backbone: Conv4Config = Conv4Config()
+    backbone: Conv4Config = field(default=Conv4Config())
     """the embedding network"""
-    learner: COMLNConfig = COMLNConfig()
+    learner: LearnerConfig = field(default=COMLNConfig())
     """the method"""
-    optimiser: Adam | SGD = Adam()
+    optimiser: Adam | SGD | StepwiseAdam = Adam()
     """how meta-parameters are updated"""
     steps: int = 800
     """updates"""
@@ -98,5 +59,13 @@ class Experiment:
 
     def build(self, seed: int) -> AbstractLearner:
         """Return the untrained learner of this seed."""
-        backbone_key, head_key = jax.random.split(jax.random.key(np.uint32(seed)))
-        return self.learner.build(self.backbone.build(self.data, backbone_key), self.train.ways, head_key)
+        data, key = self.data, jax.random.key(np.uint32(seed))
+        return self.learner.build(Setting(self.backbone, data.image_size, data.channels, self.train.ways, key))
+
+    def train_shapes(self) -> tuple[EpisodeShape, ...]:
+        """Return the shapes of the training tasks."""
+        return self.train_mixture or (self.train,)
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        """Return the learner as it is evaluated: some methods take more inner steps than in training."""
+        return self.learner.at_test(learner)

@@ -1,0 +1,438 @@
+"""The methods as configurations: what can be set of each, and how it is built from it."""
+
+__all__ = [
+    "ANILConfig",
+    "CAVIAConfig",
+    "COMLNConfig",
+    "Conv4Config",
+    "IMAMLConfig",
+    "LEOConfig",
+    "LRD2Config",
+    "LeapConfig",
+    "LearnerConfig",
+    "MAMLConfig",
+    "MetaOptNetRidgeConfig",
+    "MetaOptNetSVMConfig",
+    "MetaSGDConfig",
+    "ProtoNetConfig",
+    "R2D2Config",
+    "Setting",
+]
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from comln.backbones import AbstractBackbone, Conv4, FilmConv4
+from comln.backbones.layers import convolve, convolve_by_patches
+from comln.learners import (
+    ANIL,
+    CAVIA,
+    COMLN,
+    IMAML,
+    LEO,
+    LRD2,
+    MAML,
+    R2D2,
+    AbstractLearner,
+    ConjugateGradients,
+    InitialHead,
+    InnerGradient,
+    Leap,
+    MetaOptNetRidge,
+    MetaOptNetSVM,
+    MetaSGD,
+    PathMeasure,
+    ProtoNet,
+)
+from comln.typing import Array, PRNGKeyArray
+
+
+@dataclass(frozen=True)
+class Conv4Config:
+    """The four-block convolutional network."""
+
+    filters: int = 32
+    """channels of every block"""
+    scale_output: bool = True
+    """divide embeddings by the square root of their size"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a learner is built for.
+
+    - `network`: the embedding network, or the whole one for methods that adapt it.
+    - `image_size`, `channels`: of the square images.
+    - `ways`: of the training tasks.
+    - `key`: of the initial weights.
+    """
+
+    network: Conv4Config
+    image_size: int
+    channels: int
+    ways: int
+    key: PRNGKeyArray
+
+    def backbone(self, convolve: Callable[[Array, Array], Array] = convolve) -> AbstractBackbone:
+        """Return the untrained network."""
+        key, _ = jax.random.split(self.key)
+        sizes = self.image_size, self.channels, self.network.filters
+        return Conv4.init(*sizes, key, self.network.scale_output, convolve)
+
+    def adaptable_backbone(self) -> AbstractBackbone:
+        """Return the untrained network in a form that may be differentiated twice, with weights for every task."""
+        return self.backbone(convolve_by_patches)
+
+    def head_key(self) -> PRNGKeyArray:
+        """Return the key of everything but the network."""
+        return jax.random.split(self.key)[1]
+
+
+class AbstractLearnerConfig(abc.ABC):
+    """What can be set of a method."""
+
+    @abc.abstractmethod
+    def build(self, setting: Setting) -> AbstractLearner:
+        """Return the untrained learner."""
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        """Return the learner as it is evaluated."""
+        return learner
+
+
+def _with_steps(learner: Any, steps: int) -> AbstractLearner:
+    return dataclasses.replace(learner, steps=steps)
+
+
+@dataclass(frozen=True)
+class COMLNConfig(AbstractLearnerConfig):
+    """COMLN: a linear head that follows the gradient flow of the support loss for a learned time."""
+
+    initial_horizon: float = 10.0
+    """T before training"""
+    initial_head: InitialHead = InitialHead.LEARNED
+    """where the flow starts"""
+    proximal: float = 0.0
+    """pull towards the start, lambda"""
+    support_smoothing: float = 0.0
+    """share of each support label spread over the other classes"""
+    query_smoothing: float = 0.0
+    """the same for query labels, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return COMLN.init(
+            setting.backbone(),
+            setting.ways,
+            setting.head_key(),
+            initial_horizon=self.initial_horizon,
+            initial_head=self.initial_head,
+            proximal=self.proximal,
+            support_smoothing=self.support_smoothing,
+            query_smoothing=self.query_smoothing,
+        )
+
+
+@dataclass(frozen=True)
+class ANILConfig(AbstractLearnerConfig):
+    """ANIL: a linear head adapted by a few steps of gradient descent."""
+
+    step: float = 0.5
+    """size of an inner step, on the mean support loss"""
+    steps: int = 5
+    """inner steps in training"""
+    test_steps: int = 10
+    """inner steps in evaluation"""
+    inner_gradient: InnerGradient = InnerGradient.EXACT
+    """whether meta-gradients go through the gradients of the steps"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return ANIL.init(
+            setting.backbone(),
+            setting.ways,
+            setting.head_key(),
+            self.step,
+            self.steps,
+            self.inner_gradient,
+            self.query_smoothing,
+        )
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class MAMLConfig(AbstractLearnerConfig):
+    """MAML: a whole network adapted by a few steps of gradient descent."""
+
+    step: float = 0.05
+    """size of an inner step, on the mean support loss"""
+    steps: int = 5
+    """inner steps in training"""
+    test_steps: int = 10
+    """inner steps in evaluation"""
+    inner_gradient: InnerGradient = InnerGradient.EXACT
+    """whether meta-gradients go through the gradients of the steps; first-order is first-order MAML"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return MAML.init(
+            setting.adaptable_backbone(),
+            setting.ways,
+            setting.head_key(),
+            self.step,
+            self.steps,
+            self.inner_gradient,
+            self.query_smoothing,
+        )
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class MetaSGDConfig(AbstractLearnerConfig):
+    """Meta-SGD: a whole network adapted with a learned step size for every weight."""
+
+    initial_step: float = 0.05
+    """every step size before training"""
+    steps: int = 1
+    """inner steps in training"""
+    test_steps: int = 1
+    """inner steps in evaluation"""
+    inner_gradient: InnerGradient = InnerGradient.EXACT
+    """whether meta-gradients go through the gradients of the steps"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return MetaSGD.init(
+            setting.adaptable_backbone(),
+            setting.ways,
+            setting.head_key(),
+            self.initial_step,
+            self.steps,
+            self.inner_gradient,
+            self.query_smoothing,
+        )
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class CAVIAConfig(AbstractLearnerConfig):
+    """CAVIA: a context vector adapted by gradient descent, which bends a shared network to the task."""
+
+    context_size: int = 100
+    """numbers of the context"""
+    step: float = 1.0
+    """size of an inner step, on the mean support loss"""
+    steps: int = 2
+    """inner steps in training"""
+    test_steps: int = 2
+    """inner steps in evaluation"""
+    inner_gradient: InnerGradient = InnerGradient.EXACT
+    """whether meta-gradients go through the gradients of the steps"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        network = FilmConv4.init(
+            setting.image_size,
+            setting.channels,
+            setting.network.filters,
+            setting.ways,
+            self.context_size,
+            setting.key,
+        )
+        return CAVIA(network, self.step, self.steps, self.inner_gradient, self.query_smoothing)
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class IMAMLConfig(AbstractLearnerConfig):
+    """iMAML: a whole network adapted near its start, differentiated at the optimum."""
+
+    step: float = 0.1
+    """size of an inner step, on the mean support loss"""
+    steps: int = 10
+    """inner steps in training"""
+    test_steps: int = 10
+    """inner steps in evaluation"""
+    proximal: float = 0.5
+    """pull towards the start, lambda"""
+    solver: ConjugateGradients = field(default=ConjugateGradients())
+    """of the linear system of the implicit gradient"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return IMAML.init(
+            setting.adaptable_backbone(),
+            setting.ways,
+            setting.head_key(),
+            self.step,
+            self.steps,
+            self.proximal,
+            self.solver,
+            self.query_smoothing,
+        )
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class LeapConfig(AbstractLearnerConfig):
+    """LEAP: a whole network adapted by gradient descent from where all tasks' paths are short."""
+
+    step: float = 0.1
+    """size of an inner step, on the mean support loss"""
+    steps: int = 10
+    """inner steps in training"""
+    test_steps: int = 10
+    """inner steps in evaluation"""
+    measure: PathMeasure = PathMeasure.LENGTH
+    """what is made small of a path"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return Leap.init(
+            setting.adaptable_backbone(), setting.ways, setting.head_key(), self.step, self.steps, self.measure
+        )
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        return _with_steps(learner, self.test_steps)
+
+
+@dataclass(frozen=True)
+class LEOConfig(AbstractLearnerConfig):
+    """LEO: a linear head decoded from a latent code, which gradient descent adapts."""
+
+    latent_size: int = 64
+    """numbers of a class's code"""
+    latent_step: float = 1.0
+    """every step size in the code, before training"""
+    weight_step: float = 1e-3
+    """every step size in the weights, before training"""
+    steps_in_latents: int = 5
+    """inner steps of the code"""
+    steps_in_weights: int = 5
+    """inner steps of the weights, after those of the code"""
+    dropout: float = 0.3
+    """share of the coordinates of an embedding set to zero, in training"""
+    kl_weight: float = 1e-3
+    """of the divergence of the code from a normal distribution"""
+    encoder_penalty: float = 1e-9
+    """on how far the steps move the code"""
+    l2_penalty: float = 1e-8
+    """on encoder, relation network and decoder"""
+    orthogonality_penalty: float = 1e-3
+    """on correlations between the decoder's rows"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return LEO.init(setting.backbone(), setting.head_key(), **dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class MetaOptNetRidgeConfig(AbstractLearnerConfig):
+    """MetaOptNet with ridge regression onto the labels as the head."""
+
+    regularisation: float = 50.0
+    """weight of the squared norm beside the sum of squares"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return MetaOptNetRidge.init(setting.backbone(), self.regularisation, self.query_smoothing)
+
+
+@dataclass(frozen=True)
+class MetaOptNetSVMConfig(AbstractLearnerConfig):
+    """MetaOptNet with a support vector machine as the head."""
+
+    bound: float = 0.1
+    """C, of the dual variables"""
+    iterations: int = 15
+    """of the solver, in training"""
+    test_iterations: int = 15
+    """of the solver, in evaluation"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return MetaOptNetSVM.init(setting.backbone(), self.bound, self.iterations, self.query_smoothing)
+
+    def at_test(self, learner: AbstractLearner) -> AbstractLearner:
+        trained: Any = learner
+        return dataclasses.replace(trained, iterations=self.test_iterations)
+
+
+@dataclass(frozen=True)
+class R2D2Config(AbstractLearnerConfig):
+    """R2D2: ridge regression with a bias as the head."""
+
+    regularisation: float = 50.0
+    """weight of the squared norm beside the mean of squares"""
+    initial_scale: float = 1.0
+    """of the logits, before training"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return R2D2.init(setting.backbone(), self.regularisation, self.initial_scale, self.query_smoothing)
+
+
+@dataclass(frozen=True)
+class LRD2Config(AbstractLearnerConfig):
+    """LRD2: logistic regression with a bias by Newton's method as the head."""
+
+    regularisation: float = 50.0
+    """weight of half the squared norm beside the sum of the losses"""
+    iterations: int = 5
+    """Newton steps"""
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return LRD2(setting.backbone(), self.regularisation, self.iterations, self.query_smoothing)
+
+
+@dataclass(frozen=True)
+class ProtoNetConfig(AbstractLearnerConfig):
+    """ProtoNet: the nearest class mean."""
+
+    query_smoothing: float = 0.0
+    """share of each query label spread over the other classes, in training"""
+
+    def build(self, setting: Setting) -> AbstractLearner:
+        return ProtoNet(setting.backbone(), self.query_smoothing)
+
+
+LearnerConfig = (
+    COMLNConfig
+    | MAMLConfig
+    | ANILConfig
+    | MetaSGDConfig
+    | CAVIAConfig
+    | IMAMLConfig
+    | MetaOptNetRidgeConfig
+    | MetaOptNetSVMConfig
+    | R2D2Config
+    | LRD2Config
+    | LeapConfig
+    | LEOConfig
+    | ProtoNetConfig
+)
+"""The configuration of any method."""

@@ -1,0 +1,275 @@
+"""How each method is trained: by one recipe for all, by its authors' own, or by that of the paper."""
+
+__all__ = ["LEARNERS", "PROTOCOLS", "Original", "apply", "original_of"]
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from comln.backbones import Normalisation
+from comln.data.sampling import EpisodeShape
+from comln.learners import ConjugateGradients
+from comln.optimiser import SGD, Adam, StepwiseAdam
+from comln.recipes.experiment import Experiment
+from comln.recipes.learners import (
+    ANILConfig,
+    CAVIAConfig,
+    COMLNConfig,
+    Conv4Config,
+    IMAMLConfig,
+    LeapConfig,
+    LearnerConfig,
+    LEOConfig,
+    LRD2Config,
+    MAMLConfig,
+    MetaOptNetRidgeConfig,
+    MetaOptNetSVMConfig,
+    MetaSGDConfig,
+    ProtoNetConfig,
+    R2D2Config,
+)
+
+PROTOCOLS = ("house", "original", "paper")
+"""Ways to set a method's hyperparameters: one recipe for all, each method's own, that of the paper."""
+
+
+@dataclass(frozen=True)
+class House:
+    """What differs between methods in the house protocol; steps, tasks and optimiser are those of the recipe.
+
+    - `learner`: the method.
+    - `scale_output`: whether embeddings are divided by the root of their size.
+    - `normalisation`: batch statistics at evaluation.
+    """
+
+    learner: LearnerConfig
+    scale_output: bool
+    normalisation: Normalisation
+
+
+HOUSE: Mapping[str, House] = {
+    "comln": House(COMLNConfig(), True, Normalisation.RUNNING),
+    "maml": House(MAMLConfig(), False, Normalisation.BATCH),
+    "anil": House(ANILConfig(), False, Normalisation.RUNNING),
+    "meta-sgd": House(MetaSGDConfig(), False, Normalisation.BATCH),
+    "cavia": House(CAVIAConfig(), False, Normalisation.BATCH),
+    "imaml": House(IMAMLConfig(), False, Normalisation.BATCH),
+    "metaoptnet-rr": House(MetaOptNetRidgeConfig(), False, Normalisation.RUNNING),
+    "metaoptnet-svm": House(MetaOptNetSVMConfig(), False, Normalisation.RUNNING),
+    "r2d2": House(R2D2Config(), False, Normalisation.RUNNING),
+    "lrd2": House(LRD2Config(), False, Normalisation.RUNNING),
+    "leap": House(LeapConfig(), False, Normalisation.BATCH),
+    "leo": House(LEOConfig(), True, Normalisation.RUNNING),
+    "protonet": House(ProtoNetConfig(), False, Normalisation.RUNNING),
+}
+
+LEARNERS = tuple(HOUSE)
+"""The methods that can be trained, by name."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A method as its authors train it, and how sure that is.
+
+    - `learner`, `optimiser`, `backbone`, `steps`, `tasks_per_step`: as in an experiment.
+    - `train`: shape of the training tasks. `train_mixture`: of which each update takes one, where there are several.
+    - `normalisation`: batch statistics at evaluation.
+    - `from_paper`, `from_code`: settings that were read in the method's paper, or in its authors' program.
+    - `from_memory`: settings that are remembered, and could not be verified.
+    - `chosen`: settings that are stated nowhere, or cannot be had here, and what was chosen.
+    """
+
+    learner: LearnerConfig
+    optimiser: Adam | SGD | StepwiseAdam
+    backbone: Conv4Config
+    steps: int
+    tasks_per_step: int
+    train: EpisodeShape
+    normalisation: Normalisation
+    train_mixture: tuple[EpisodeShape, ...] = ()
+    from_paper: str = ""
+    from_code: str = ""
+    from_memory: str = ""
+    chosen: str = ""
+
+
+CONSTANT_RATE = SGD(falls=(1.0, 1.0, 1.0), momentum=0.0, weight_decay=0.0)
+
+
+def original_of(learner: str, test: EpisodeShape) -> Original:
+    """Return how the authors of a method train it for test tasks of this shape."""
+    ways, shots = test.ways, test.shots
+    few = 4 if shots == 1 else 2
+    same = EpisodeShape(ways, shots, 15)
+    match learner:
+        case "comln":
+            return Original(
+                COMLNConfig(initial_horizon=1.0),
+                SGD(),
+                Conv4Config(64),
+                60_000,
+                8,
+                same,
+                Normalisation.RUNNING,
+                from_paper="SGD with Nesterov momentum, its rate and schedule; 64 filters; proximal weight 0",
+                from_code="T starts at 1; 15 queries; no weight decay on T",
+                chosen="8 tasks; running batch statistics; embeddings divided by the root of their size",
+            )
+        case "maml":
+            return Original(
+                MAMLConfig(step=0.01 * ways, steps=5, test_steps=10),
+                StepwiseAdam(1e-3, clip_numbers=10.0),
+                Conv4Config(32, scale_output=False),
+                60_000,
+                4,
+                same,
+                Normalisation.BATCH,
+                from_code="all but the following; their loss is the mean loss times the ways, so the step is 0.01 ways",
+                chosen="test tasks keep their queries, where the authors take as many queries as shots",
+            )
+        case "anil":
+            return Original(
+                ANILConfig(step=0.01 * ways, steps=5, test_steps=10),
+                StepwiseAdam(1e-3),
+                Conv4Config(32, scale_output=False),
+                30_000,
+                4,
+                same,
+                Normalisation.BATCH,
+                from_memory="all; the step is 0.01 ways, as for MAML",
+            )
+        case "meta-sgd":
+            return Original(
+                MetaSGDConfig(initial_step=0.05),
+                StepwiseAdam(1e-3),
+                Conv4Config(32, scale_output=False),
+                60_000,
+                few,
+                same,
+                Normalisation.BATCH,
+                from_memory="all but the following",
+                chosen="step sizes start at 0.05, inside the range that the authors draw them from",
+            )
+        case "cavia":
+            return Original(
+                CAVIAConfig(),
+                StepwiseAdam(1e-3, decay=0.9, clip_numbers=10.0),
+                Conv4Config(32, scale_output=False),
+                60_000,
+                few,
+                same,
+                Normalisation.BATCH,
+                from_code="all but the following",
+                from_memory="the best published number is of 512 filters (--backbone.filters 512)",
+            )
+        case "imaml":
+            return Original(
+                IMAMLConfig(solver=ConjugateGradients(iterations=5, damping=1.0, shift=10.0)),
+                StepwiseAdam(1e-3, epsilon=1e-3),
+                Conv4Config(32, scale_output=False),
+                20_000,
+                16,
+                same,
+                Normalisation.BATCH,
+                from_code="the linear system with damping 1 and shift 10; 5 iterations; Adam with epsilon 1e-3",
+                chosen="proximal weight 0.5, 10 steps of 0.1 and 16 tasks, from a reproduction by others; the proximal "
+                "term takes part in every step, where the authors add it in a single last one; it stays in evaluation",
+            )
+        case "metaoptnet-rr" | "metaoptnet-svm":
+            ridge = learner == "metaoptnet-rr"
+            return Original(
+                MetaOptNetRidgeConfig() if ridge else MetaOptNetSVMConfig(iterations=15, test_iterations=3),
+                SGD(),
+                Conv4Config(64, scale_output=False),
+                60_000,
+                8,
+                EpisodeShape(ways, max(shots, 5), 6),
+                Normalisation.RUNNING,
+                from_code="all but the following",
+                chosen="5 training shots, of the 5 to 15 that the authors use for different data",
+            )
+        case "r2d2" | "lrd2":
+            ridge = learner == "r2d2"
+            train_ways, images = (16, 15) if ridge else (10, 20)
+            mixture = tuple(EpisodeShape(train_ways, k, images - k) for k in range(1, 10))
+            return Original(
+                R2D2Config(initial_scale=1e-4) if ridge else LRD2Config(),
+                StepwiseAdam(5e-3, decay=0.5, decay_every=2000),
+                Conv4Config(64, scale_output=False),
+                120_000,
+                1,
+                mixture[0],
+                Normalisation.RUNNING,
+                mixture,
+                from_code="all but the following",
+                chosen="the house network with 64 filters instead of theirs with 96 to 512; all updates are made, "
+                f"where the authors stop early{'' if ridge else '; 5 Newton steps, of their 1 or 5'}",
+            )
+        case "leap":
+            return Original(
+                LeapConfig(step=0.1, steps=100, test_steps=100),
+                CONSTANT_RATE,
+                Conv4Config(64, scale_output=False),
+                1000,
+                20,
+                same,
+                Normalisation.BATCH,
+                from_code="all but the following, for tasks of many examples",
+                chosen="the steps see the whole support; statistics of the batch in evaluation too",
+            )
+        case "leo":
+            return Original(
+                LEOConfig(
+                    dropout=0.308 if shots == 1 else 0.300,
+                    kl_weight=0.756 if shots == 1 else 0.466,
+                    encoder_penalty=5.76e-6 if shots == 1 else 2.66e-7,
+                    l2_penalty=3.62e-10 if shots == 1 else 8.54e-9,
+                    orthogonality_penalty=0.188 if shots == 1 else 1.52e-3,
+                ),
+                StepwiseAdam(2.739e-4 if shots == 1 else 4.102e-4, clip_numbers=0.1, clip_arrays=0.1),
+                Conv4Config(64),
+                100_000,
+                12,
+                same,
+                Normalisation.RUNNING,
+                from_code="all but the following, tuned for embeddings of miniImageNet at 1 and at 5 shots",
+                chosen="the network is trained along, where the authors' embeddings are fixed",
+            )
+        case _:
+            return Original(
+                ProtoNetConfig(),
+                StepwiseAdam(1e-3, decay=0.5, decay_every=2000),
+                Conv4Config(64, scale_output=False),
+                20_000,
+                1,
+                EpisodeShape(max(ways, 20), shots, 15),
+                Normalisation.RUNNING,
+                from_memory="all",
+            )
+
+
+def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
+    """Return the experiment with this learner, trained by this protocol."""
+    if protocol == "original":
+        original = original_of(learner, experiment.test)
+        names = (
+            "learner",
+            "optimiser",
+            "backbone",
+            "steps",
+            "tasks_per_step",
+            "train",
+            "train_mixture",
+            "normalisation",
+        )
+        return dataclasses.replace(experiment, **{name: getattr(original, name) for name in names})
+    house = HOUSE[learner]
+    changed = dataclasses.replace(
+        experiment,
+        learner=house.learner,
+        backbone=dataclasses.replace(experiment.backbone, scale_output=house.scale_output),
+        normalisation=house.normalisation,
+    )
+    if protocol == "house":
+        return changed
+    return dataclasses.replace(changed, optimiser=SGD())
