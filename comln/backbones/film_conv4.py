@@ -24,8 +24,8 @@ class FilmConv4(eqx.Module):
     comes after it `branch`: over the steps of a context, the trunk is computed once.
 
     - `convolutions`, `norms`: of the four blocks.
-    - `film_weights`, `film_bias`: $F$ and $b$, shapes `(modulation, context)` and `(modulation,)`. The modulation is two
-      numbers a channel; its first half is $\gamma$.
+    - `film_weights`, `film_bias`: $F$ and $b$, shapes `(modulation, context)` and `(modulation,)`. The modulation is
+      two numbers a channel; its first half is $\gamma$.
     - `linear_weights`, `linear_bias`: of the last layer, shapes `(way, feature)` and `(way,)`.
     """
 
