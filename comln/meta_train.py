@@ -96,7 +96,7 @@ def meta_train(
     """
 
     def sampler_of(step: int) -> Sampler:
-        return samplers[np.random.default_rng((seed, step)).integers(len(samplers))]
+        return samplers[int(np.random.default_rng((seed, step)).integers(len(samplers)))]
 
     def tasks_of(step: int) -> TaskBatch:
         sampler = sampler_of(step)

@@ -116,7 +116,7 @@ class StepwiseAdam:
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
         """Return the transformation, which is the same for a run of any number of `steps`."""
         schedule = optax.exponential_decay(self.learning_rate, self.decay_every, self.decay, staircase=True)
-        parts = [optax.adam(schedule, eps=self.epsilon)]
+        parts: list[optax.GradientTransformation] = [optax.adam(schedule, eps=self.epsilon)]
         if self.clip_arrays is not None:
             parts.insert(0, optax.stateless(functools.partial(_shorten, longest=self.clip_arrays)))
         if self.clip_numbers is not None:

@@ -68,7 +68,7 @@ LEARNERS = {
     "maml": lambda: MAML.init(network(), WAYS, KEY, steps=2),
     "first-order maml": lambda: MAML.init(network(), WAYS, KEY, inner_gradient=InnerGradient.FIRST_ORDER),
     "meta-sgd": lambda: MetaSGD.init(network(), WAYS, KEY),
-    "cavia": lambda: CAVIA(FilmConv4.init(PIXELS, 1, 4, WAYS, 5, KEY)),
+    "cavia": lambda: CAVIA(network=FilmConv4.init(PIXELS, 1, 4, WAYS, 5, KEY)),
     "imaml": lambda: IMAML.init(network(), WAYS, KEY, steps=3),
     "metaoptnet-rr": lambda: MetaOptNetRidge.init(backbone(), regularisation=1.0),
     "metaoptnet-svm": lambda: MetaOptNetSVM.init(backbone()),

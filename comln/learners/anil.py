@@ -48,7 +48,14 @@ class ANIL(AbstractLearner):
         r"""Return a learner whose $W_0$ has entries from $N(0, 1/d)$."""
         size = backbone.embedding_size
         weights = jax.random.normal(key, (ways, size)) / jnp.sqrt(size)
-        return cls(backbone, weights, step, steps, inner_gradient, query_smoothing)
+        return cls(
+            backbone=backbone,
+            initial_weights=weights,
+            step=step,
+            steps=steps,
+            inner_gradient=inner_gradient,
+            query_smoothing=query_smoothing,
+        )
 
     def ways_note(self, ways: int) -> str:
         return refuse_other_ways("ANIL", len(self.initial_weights), ways)

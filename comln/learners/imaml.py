@@ -71,7 +71,14 @@ class IMAML(AbstractLearner):
         """Return a learner that adapts `network` and a linear layer on top of it."""
         if not proximal > 0:
             raise ValueError(f"iMAML needs a proximal weight above 0, got {proximal}.")
-        return cls(WholeNetwork.init(network, ways, key), step, steps, proximal, solver, query_smoothing)
+        return cls(
+            network=WholeNetwork.init(network, ways, key),
+            step=step,
+            steps=steps,
+            proximal=proximal,
+            solver=solver,
+            query_smoothing=query_smoothing,
+        )
 
     def ways_note(self, ways: int) -> str:
         return refuse_other_ways("iMAML", self.network.ways, ways)

@@ -68,7 +68,7 @@ class Leap(AbstractLearner):
         measure: PathMeasure = PathMeasure.LENGTH,
     ) -> "Leap":
         """Return a learner that adapts `network` and a linear layer on top of it."""
-        return cls(WholeNetwork.init(network, ways, key), step, steps, measure)
+        return cls(network=WholeNetwork.init(network, ways, key), step=step, steps=steps, measure=measure)
 
     def ways_note(self, ways: int) -> str:
         return refuse_other_ways("LEAP", self.network.ways, ways)

@@ -43,7 +43,13 @@ class MAML(AbstractLearner):
         query_smoothing: float = 0.0,
     ) -> "MAML":
         """Return a learner that adapts `network` and a linear layer on top of it."""
-        return cls(WholeNetwork.init(network, ways, key), step, steps, inner_gradient, query_smoothing)
+        return cls(
+            network=WholeNetwork.init(network, ways, key),
+            step=step,
+            steps=steps,
+            inner_gradient=inner_gradient,
+            query_smoothing=query_smoothing,
+        )
 
     def ways_note(self, ways: int) -> str:
         return refuse_other_ways("MAML", self.network.ways, ways)

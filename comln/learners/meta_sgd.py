@@ -52,7 +52,13 @@ class MetaSGD(AbstractLearner):
         """Return a learner that adapts `network` and a linear layer, with all step sizes equal to `initial_step`."""
         whole = WholeNetwork.init(network, ways, key)
         step_sizes = jax.tree.map(lambda weights: jnp.full_like(weights, initial_step), whole.split()[0])
-        return cls(whole, step_sizes, steps, inner_gradient, query_smoothing)
+        return cls(
+            network=whole,
+            step_sizes=step_sizes,
+            steps=steps,
+            inner_gradient=inner_gradient,
+            query_smoothing=query_smoothing,
+        )
 
     def parameter_groups(self) -> Any:
         labels = super().parameter_groups()

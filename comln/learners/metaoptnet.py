@@ -33,7 +33,12 @@ class MetaOptNetRidge(AbstractLearner):
         cls, backbone: AbstractBackbone, regularisation: float = 50.0, query_smoothing: float = 0.0
     ) -> "MetaOptNetRidge":
         """Return a learner whose scale is one."""
-        return cls(backbone, jnp.ones(()), regularisation, query_smoothing)
+        return cls(
+            backbone=backbone,
+            scale=jnp.ones(()),
+            regularisation=regularisation,
+            query_smoothing=query_smoothing,
+        )
 
     def scalars(self) -> dict[str, Scalar]:
         return {"scale": self.scale}
@@ -68,7 +73,13 @@ class MetaOptNetSVM(AbstractLearner):
         cls, backbone: AbstractBackbone, bound: float = 0.1, iterations: int = 15, query_smoothing: float = 0.0
     ) -> "MetaOptNetSVM":
         """Return a learner whose scale is one."""
-        return cls(backbone, jnp.ones(()), bound, iterations, query_smoothing)
+        return cls(
+            backbone=backbone,
+            scale=jnp.ones(()),
+            bound=bound,
+            iterations=iterations,
+            query_smoothing=query_smoothing,
+        )
 
     def scalars(self) -> dict[str, Scalar]:
         return {"scale": self.scale}

@@ -44,7 +44,13 @@ class R2D2(AbstractLearner):
         """Return a learner whose logits are scaled by `initial_scale`, and not shifted."""
         number = jnp.result_type(float)
         scale = jnp.asarray(initial_scale, number)
-        return cls(backbone, scale, jnp.zeros((), number), regularisation, query_smoothing)
+        return cls(
+            backbone=backbone,
+            scale=scale,
+            shift=jnp.zeros((), number),
+            regularisation=regularisation,
+            query_smoothing=query_smoothing,
+        )
 
     def scalars(self) -> dict[str, Scalar]:
         return {"scale": self.scale}

@@ -253,7 +253,13 @@ class CAVIAConfig(AbstractLearnerConfig):
             self.context_size,
             setting.key,
         )
-        return CAVIA(network, self.step, self.steps, self.inner_gradient, self.query_smoothing)
+        return CAVIA(
+            network=network,
+            step=self.step,
+            steps=self.steps,
+            inner_gradient=self.inner_gradient,
+            query_smoothing=self.query_smoothing,
+        )
 
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
         return _with_steps(learner, self.test_steps)
@@ -406,7 +412,12 @@ class LRD2Config(AbstractLearnerConfig):
     """share of each query label spread over the other classes, in training"""
 
     def build(self, setting: Setting) -> AbstractLearner:
-        return LRD2(setting.backbone(), self.regularisation, self.iterations, self.query_smoothing)
+        return LRD2(
+            backbone=setting.backbone(),
+            regularisation=self.regularisation,
+            iterations=self.iterations,
+            query_smoothing=self.query_smoothing,
+        )
 
 
 @dataclass(frozen=True)
