@@ -27,6 +27,7 @@ from comln.learners import (
     MetaOptNetSVM,
     MetaSGD,
     ProtoNet,
+    TaskHorizon,
 )
 from comln.typing import Array, Float
 
@@ -62,8 +63,15 @@ def convolutions():
     return Conv4.init(PIXELS, 1, 4, KEY, scale_output=False, convolve=convolve_by_patches)
 
 
+def with_own_horizons():
+    drawn = TaskHorizon.init(KEY)
+    factor = eqx.tree_at(lambda m: m.output, drawn, jnp.ones_like(drawn.output))
+    return COMLN.init(backbone(), WAYS, KEY, initial_horizon=3.0, task_horizon=factor)
+
+
 LEARNERS = {
     "comln": lambda: COMLN.init(backbone(), WAYS, KEY, initial_horizon=3.0),
+    "comln, a horizon for each task": with_own_horizons,
     "anil": lambda: ANIL.init(backbone(), WAYS, KEY),
     "maml": lambda: MAML.init(network(), WAYS, KEY, steps=2),
     "first-order maml": lambda: MAML.init(network(), WAYS, KEY, inner_gradient=InnerGradient.FIRST_ORDER),

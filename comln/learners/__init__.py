@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "PathMeasure",
     "ProtoNet",
+    "TaskHorizon",
 ]
 
 from comln.learners.anil import ANIL
@@ -38,3 +39,4 @@ from comln.learners.meta_sgd import MetaSGD
 from comln.learners.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from comln.learners.protonet import ProtoNet
 from comln.learners.r2d2 import R2D2
+from comln.learners.task_horizon import TaskHorizon

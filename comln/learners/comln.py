@@ -3,6 +3,7 @@
 __all__ = ["COMLN", "InitialHead"]
 
 import enum
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from comln.flow.integrator import FlowResult, Integrator
 from comln.flow.meta_gradients import AbstractMetaGradient, SpanAdjoint
 from comln.heads import LinearHead, prototypes
 from comln.learners.base import AbstractLearner, AdaptationInfo, ParameterGroup, smooth_labels
+from comln.learners.task_horizon import TaskHorizon
 from comln.typing import Array, Float, PRNGKeyArray, Scalar
 
 
@@ -37,6 +39,7 @@ class COMLN(AbstractLearner):
     - `initial_head`: where the flow starts.
     - `proximal`: $\lambda \ge 0$ of equation 14.
     - `support_smoothing`, `query_smoothing`: share of each label that is spread over the other classes, in $[0, 1)$.
+    - `task_horizon`: a factor of $T$ for each task; `None` where all tasks share $T$.
     """
 
     backbone: AbstractBackbone
@@ -48,6 +51,7 @@ class COMLN(AbstractLearner):
     query_smoothing: float = 0.0
     meta_gradient: AbstractMetaGradient = SpanAdjoint()
     integrator: Integrator = Integrator()
+    task_horizon: TaskHorizon | None = None
 
     @classmethod
     def init(
@@ -62,6 +66,7 @@ class COMLN(AbstractLearner):
         query_smoothing: float = 0.0,
         meta_gradient: AbstractMetaGradient = SpanAdjoint(),
         integrator: Integrator = Integrator(),
+        task_horizon: TaskHorizon | None = None,
     ) -> "COMLN":
         r"""Return a learner whose $W_0$ has entries from $N(0, 1/d)$ and whose horizon is `initial_horizon` > 0."""
         if not (initial_horizon > 0 and jnp.isfinite(initial_horizon)):
@@ -85,6 +90,7 @@ class COMLN(AbstractLearner):
             query_smoothing=query_smoothing,
             meta_gradient=meta_gradient,
             integrator=integrator,
+            task_horizon=task_horizon,
         )
 
     @property
@@ -102,12 +108,23 @@ class COMLN(AbstractLearner):
             f"W0 was learned for {len(self.initial_weights)} ways; for {ways} ways the flow starts from zero instead."
         )
 
-    def parameter_groups(self) -> "COMLN":
-        labels = jax.tree.map(lambda _: ParameterGroup.NETWORK, eqx.filter(self, eqx.is_inexact_array))
-        return eqx.tree_at(lambda learner: learner.log_horizon, labels, ParameterGroup.HORIZON)
+    def parameter_groups(self) -> Any:
+        horizon = jax.tree.map(lambda _: ParameterGroup.HORIZON, eqx.filter(self.task_horizon, eqx.is_inexact_array))
+        return eqx.tree_at(
+            lambda learner: (learner.log_horizon, learner.task_horizon),
+            super().parameter_groups(),
+            (ParameterGroup.HORIZON, horizon),
+            is_leaf=lambda node: node is None,
+        )
+
+    def horizon_for(self, support: Examples) -> Scalar:
+        """Return the horizon of a task with this support set."""
+        if self.task_horizon is None:
+            return self.horizon
+        return self.horizon * self.task_horizon(support, LinearHead(self._start(support))(support.inputs))
 
     def adapt(self, support: Examples, key: PRNGKeyArray | None = None) -> tuple[LinearHead, AdaptationInfo]:
-        return self.adapt_for(self.horizon, support)
+        return self.adapt_for(self.horizon_for(support), support)
 
     def adapt_for(self, horizon: Scalar, support: Examples) -> tuple[LinearHead, AdaptationInfo]:
         """Return the head that the flow reaches at another `horizon` than the learned one."""

@@ -5,6 +5,7 @@ __all__ = [
     "CAVIAConfig",
     "COMLNConfig",
     "Conv4Config",
+    "HorizonOf",
     "IMAMLConfig",
     "LEOConfig",
     "LRD2Config",
@@ -21,6 +22,7 @@ __all__ = [
 
 import abc
 import dataclasses
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +50,7 @@ from comln.learners import (
     MetaSGD,
     PathMeasure,
     ProtoNet,
+    TaskHorizon,
 )
 from comln.typing import Array, PRNGKeyArray
 
@@ -109,6 +112,13 @@ def _with_steps(learner: Any, steps: int) -> AbstractLearner:
     return dataclasses.replace(learner, steps=steps)
 
 
+class HorizonOf(enum.StrEnum):
+    """What has a horizon: all tasks together, or each task."""
+
+    ALL_TASKS = "all-tasks"
+    EACH_TASK = "each-task"
+
+
 @dataclass(frozen=True)
 class COMLNConfig(AbstractLearnerConfig):
     """COMLN: a linear head that follows the gradient flow of the support loss for a learned time."""
@@ -123,17 +133,24 @@ class COMLNConfig(AbstractLearnerConfig):
     """share of each support label spread over the other classes"""
     query_smoothing: float = 0.0
     """the same for query labels, in training"""
+    horizon_of: HorizonOf = HorizonOf.ALL_TASKS
+    """whether all tasks share T, or each has its own, by statistics of its support"""
 
     def build(self, setting: Setting) -> AbstractLearner:
+        head_key = setting.head_key()
+        factor = None
+        if self.horizon_of is HorizonOf.EACH_TASK:
+            factor = TaskHorizon.init(jax.random.fold_in(head_key, 1))
         return COMLN.init(
             setting.backbone(),
             setting.ways,
-            setting.head_key(),
+            head_key,
             initial_horizon=self.initial_horizon,
             initial_head=self.initial_head,
             proximal=self.proximal,
             support_smoothing=self.support_smoothing,
             query_smoothing=self.query_smoothing,
+            task_horizon=factor,
         )
 
 
