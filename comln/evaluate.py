@@ -1,6 +1,6 @@
 """Accuracy on fixed tasks of unseen classes, with its confidence interval."""
 
-__all__ = ["Evaluation", "embedded_tasks", "evaluate", "evaluate_embedded", "query_probabilities"]
+__all__ = ["Evaluation", "embedded_tasks", "evaluate", "evaluate_embedded", "mean_and_ci95", "query_probabilities"]
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,12 +41,22 @@ class Evaluation:
     @property
     def mean(self) -> float:
         """The mean accuracy, in [0, 1]."""
-        return float(np.mean(self.accuracies))
+        return mean_and_ci95(self.accuracies)[0]
 
     @property
     def ci95(self) -> float:
         r"""Half-width of the 95 % confidence interval of the mean, $1.96 \sigma / \sqrt{n}$."""
-        return float(1.96 * np.std(self.accuracies, ddof=1) / np.sqrt(len(self.accuracies)))
+        return mean_and_ci95(self.accuracies)[1]
+
+
+def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
+    r"""Return the mean, and the half-width $1.96 \sigma / \sqrt n$ of its 95 % confidence interval.
+
+    >>> mean, half_width = mean_and_ci95(np.array([0.0, 2.0]))
+    >>> mean, round(half_width, 2)
+    (1.0, 1.96)
+    """
+    return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def evaluate(
