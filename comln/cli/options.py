@@ -19,7 +19,7 @@ def parse(options: type[Options], arguments: Sequence[str], command: str, defaul
         args=list(arguments),
         prog=f"comln {command}",
         default=default,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff, tyro.conf.EnumChoicesFromValues),
     )
     return cast(Options, parsed)
 

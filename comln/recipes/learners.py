@@ -158,7 +158,7 @@ class COMLNConfig(AbstractLearnerConfig):
 class ANILConfig(AbstractLearnerConfig):
     """ANIL: a linear head adapted by a few steps of gradient descent."""
 
-    step: float = 0.5
+    step: float = 5.0
     """size of an inner step, on the mean support loss"""
     steps: int = 5
     """inner steps in training"""
@@ -188,7 +188,7 @@ class ANILConfig(AbstractLearnerConfig):
 class MAMLConfig(AbstractLearnerConfig):
     """MAML: a whole network adapted by a few steps of gradient descent."""
 
-    step: float = 0.05
+    step: float = 0.2
     """size of an inner step, on the mean support loss"""
     steps: int = 5
     """inner steps in training"""
@@ -218,7 +218,7 @@ class MAMLConfig(AbstractLearnerConfig):
 class MetaSGDConfig(AbstractLearnerConfig):
     """Meta-SGD: a whole network adapted with a learned step size for every weight."""
 
-    initial_step: float = 0.05
+    initial_step: float = 0.1
     """every step size before training"""
     steps: int = 1
     """inner steps in training"""
@@ -319,7 +319,7 @@ class IMAMLConfig(AbstractLearnerConfig):
 class LeapConfig(AbstractLearnerConfig):
     """LEAP: a whole network adapted by gradient descent from where all tasks' paths are short."""
 
-    step: float = 0.1
+    step: float = 0.3
     """size of an inner step, on the mean support loss"""
     steps: int = 10
     """inner steps in training"""
@@ -345,13 +345,13 @@ class LEOConfig(AbstractLearnerConfig):
     """numbers of a class's code"""
     latent_step: float = 1.0
     """every step size in the code, before training"""
-    weight_step: float = 1e-3
+    weight_step: float = 1.0
     """every step size in the weights, before training"""
     steps_in_latents: int = 5
     """inner steps of the code"""
     steps_in_weights: int = 5
     """inner steps of the weights, after those of the code"""
-    dropout: float = 0.3
+    dropout: float = 0.0
     """share of the coordinates of an embedding set to zero, in training"""
     kl_weight: float = 1e-3
     """of the divergence of the code from a normal distribution"""
@@ -406,7 +406,7 @@ class MetaOptNetSVMConfig(AbstractLearnerConfig):
 class R2D2Config(AbstractLearnerConfig):
     """R2D2: ridge regression with a bias as the head."""
 
-    regularisation: float = 50.0
+    regularisation: float = 1.0
     """weight of the squared norm beside the mean of squares"""
     initial_scale: float = 1.0
     """of the logits, before training"""
@@ -421,7 +421,7 @@ class R2D2Config(AbstractLearnerConfig):
 class LRD2Config(AbstractLearnerConfig):
     """LRD2: logistic regression with a bias by Newton's method as the head."""
 
-    regularisation: float = 50.0
+    regularisation: float = 1.0
     """weight of half the squared norm beside the sum of the losses"""
     iterations: int = 5
     """Newton steps"""

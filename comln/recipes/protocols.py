@@ -35,32 +35,36 @@ PROTOCOLS = ("house", "original", "paper")
 
 @dataclass(frozen=True)
 class House:
-    """What differs between methods in the house protocol; steps, tasks and optimiser are those of the recipe.
+    """What differs between methods in the house protocol; the rest is that of the recipe.
 
     - `learner`: the method.
     - `scale_output`: whether embeddings are divided by the root of their size.
     - `normalisation`: batch statistics at evaluation.
+    - `learning_rate`, `tasks_per_step`: where they are others than the recipe's. Methods that adapt a whole network
+      learn most in a given time from many small updates.
     """
 
     learner: LearnerConfig
-    scale_output: bool
-    normalisation: Normalisation
+    scale_output: bool = False
+    normalisation: Normalisation = Normalisation.RUNNING
+    learning_rate: float | None = None
+    tasks_per_step: int | None = None
 
 
 HOUSE: Mapping[str, House] = {
-    "comln": House(COMLNConfig(), True, Normalisation.RUNNING),
-    "maml": House(MAMLConfig(), False, Normalisation.BATCH),
-    "anil": House(ANILConfig(), False, Normalisation.RUNNING),
-    "meta-sgd": House(MetaSGDConfig(), False, Normalisation.BATCH),
-    "cavia": House(CAVIAConfig(), False, Normalisation.BATCH),
-    "imaml": House(IMAMLConfig(), False, Normalisation.BATCH),
-    "metaoptnet-rr": House(MetaOptNetRidgeConfig(), False, Normalisation.RUNNING),
-    "metaoptnet-svm": House(MetaOptNetSVMConfig(), False, Normalisation.RUNNING),
-    "r2d2": House(R2D2Config(), False, Normalisation.RUNNING),
-    "lrd2": House(LRD2Config(), False, Normalisation.RUNNING),
-    "leap": House(LeapConfig(), False, Normalisation.BATCH),
-    "leo": House(LEOConfig(), True, Normalisation.RUNNING),
-    "protonet": House(ProtoNetConfig(), False, Normalisation.RUNNING),
+    "comln": House(COMLNConfig(), scale_output=True),
+    "maml": House(MAMLConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
+    "anil": House(ANILConfig(), scale_output=True),
+    "meta-sgd": House(MetaSGDConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
+    "cavia": House(CAVIAConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2),
+    "imaml": House(IMAMLConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
+    "metaoptnet-rr": House(MetaOptNetRidgeConfig()),
+    "metaoptnet-svm": House(MetaOptNetSVMConfig()),
+    "r2d2": House(R2D2Config()),
+    "lrd2": House(LRD2Config()),
+    "leap": House(LeapConfig(), normalisation=Normalisation.BATCH),
+    "leo": House(LEOConfig(), scale_output=True),
+    "protonet": House(ProtoNetConfig()),
 }
 
 LEARNERS = tuple(HOUSE)
@@ -269,7 +273,10 @@ def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
         learner=house.learner,
         backbone=dataclasses.replace(experiment.backbone, scale_output=house.scale_output),
         normalisation=house.normalisation,
+        tasks_per_step=house.tasks_per_step or experiment.tasks_per_step,
     )
-    if protocol == "house":
+    if protocol == "paper":
+        return dataclasses.replace(changed, optimiser=SGD())
+    if house.learning_rate is None:
         return changed
-    return dataclasses.replace(changed, optimiser=SGD())
+    return dataclasses.replace(changed, optimiser=Adam(learning_rate=house.learning_rate))
