@@ -1,6 +1,6 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere. All of it on standard error."""
 
-__all__ = ["TrainingProgress", "counting"]
+__all__ = ["TrainingProgress", "counting", "saying"]
 
 import sys
 import time
@@ -81,3 +81,29 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
         if bar.disable:
             print(f"{what} ...", file=sys.stderr, flush=True)
         yield lambda done: bar.update(row, completed=done)
+
+
+@contextmanager
+def saying(what: str) -> Iterator[Callable[[str, float], None]]:
+    """Yield a function that takes what is being done, and the share of the whole that is done."""
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn(what),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:.0f} %"),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(what, total=1.0, text="")
+        if bar.disable:
+            print(f"{what} ...", file=sys.stderr, flush=True)
+        last_line = time.monotonic()
+
+        def say(text: str, done: float) -> None:
+            nonlocal last_line
+            bar.update(row, completed=done, text=text)
+            if bar.disable and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                print(f"{100 * done:.0f} %  {text}", file=sys.stderr, flush=True)
+
+        yield say

@@ -14,9 +14,12 @@ from typing import Annotated, Any
 import tyro
 
 from comln.cli.options import fail, parse, quiet_jax
-from comln.cli.progress import counting
+from comln.cli.progress import saying
+from comln.reproduce.workspace import Budget, Workspace
 
 TARGETS = {
+    "glyphs": "every method on glyphs, with the same time for training",
+    "task-horizon": "one horizon for all tasks, one for each, and the best",
     "figure2": "the adjoint method loses the trajectory of a gradient flow on its way back",
 }
 """What can be reproduced: modules of `comln.reproduce` with `FILES`, `compute`, `write`, `describe` and `numbers`."""
@@ -31,8 +34,10 @@ class ReproduceOptions:
         tyro.conf.Positional,
         tyro.conf.arg(help="what to reproduce: " + "; ".join(f"{name} ({what})" for name, what in TARGETS.items())),
     ]
+    budget: Budget = Budget.COMMITTED
+    """smoke: minutes, to see that it works; committed: what the documentation shows; full: for whoever has days"""
     out: Path | None = None
-    """folder to write to (default: reproduced/<target>)"""
+    """folder to write to (default: reproduced/<target>); parts that are there already are not computed again"""
     json: bool = False
     """print JSON only"""
 
@@ -44,7 +49,7 @@ def run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(options.target, TARGETS, n=1, cutoff=0.0)[0]
         return fail(f"unknown target {options.target!r}. Did you mean {near!r}? See `comln reproduce --help`.")
     quiet_jax()
-    target: Any = importlib.import_module(f"comln.reproduce.{options.target}")
+    target: Any = importlib.import_module(f"comln.reproduce.{options.target.replace('-', '_')}")
     folder = options.out or Path("reproduced") / options.target
     try:
         _prepare(folder, options.target, target.FILES)
@@ -52,13 +57,14 @@ def run(arguments: list[str]) -> int:
         return fail(error)
     except OSError as error:
         return fail(f"{folder} cannot be written ({error.strerror or error}). Choose another folder with --out.")
-    with counting(f"reproducing {options.target}", 1) as on_progress:
-        result = target.compute()
-        on_progress(1)
     try:
+        with saying(f"reproducing {options.target}") as on_progress:
+            result = target.compute(Workspace(folder / "parts", options.budget, on_progress))
         paths = target.write(result, folder)
     except OSError as error:
         return fail(f"{folder} cannot be written ({error.strerror or error}).", code=1)
+    except KeyboardInterrupt:
+        return fail("interrupted. The same command goes on from the parts that are done.", code=130)
     if options.json:
         print(json.dumps(target.numbers(result)))
     else:

@@ -2,12 +2,7 @@
 
 __all__ = ["FILES", "compute", "describe", "draw", "numbers", "write"]
 
-import html
-import io
-import json
 import math
-import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from comln.reproduce import reintegration
+from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.reintegration import (
     CURVATURES,
     HORIZON,
@@ -30,9 +27,9 @@ from comln.reproduce.reintegration import (
     GradientErrors,
     QuadraticRun,
     SupportRun,
-    compute,
     quadratic,
 )
+from comln.reproduce.workspace import Workspace
 
 FILES = ("figure2.json", "figure2.svg", "figure2.png", "index.html")
 """What `write` writes."""
@@ -46,17 +43,12 @@ HOLLOW: dict[str, Any] = {
     "markerfacecolor": "white",
 }
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "handlelength": 2.8}
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "figure2",
-}
+
+
+def compute(work: Workspace) -> Figure2:
+    """Return the numbers. They take seconds, whatever the budget."""
+    work.on_progress("integrating forward and back", 0.0)
+    return reintegration.compute()
 
 
 def draw(result: Figure2) -> Figure:
@@ -166,15 +158,10 @@ def numbers(result: Figure2) -> dict[str, Any]:
 
 def describe(result: Figure2) -> str:
     """Return the main numbers as text."""
-    blocks = []
-    for title, (header, *rows) in _tables(result):
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = ["  ".join(map(str.rjust, row, widths)) for row in (header, *rows)]
-        blocks.append("\n".join([title, *lines]))
-    return "\n\n".join(blocks)
+    return as_text(_tables(result))
 
 
-def _tables(result: Figure2) -> Iterator[tuple[str, list[list[str]]]]:
+def _tables(result: Figure2) -> Iterator[Table]:
     """Yield the title and the rows of each table, its header first."""
     curvatures = " and ".join(f"{curvature:g}" for curvature in CURVATURES)
     header = ["precision", "tolerance", "forward, W(T)", "backward, W(0)", "kept states", "growth rate"]
@@ -213,51 +200,10 @@ def _gradient_errors(*errors: GradientErrors) -> list[str]:
 
 def write(result: Figure2, folder: Path) -> list[Path]:
     """Write the files into an existing folder, each whole or not at all, and return their paths."""
-    figure = draw(result)
-    png, svg = io.BytesIO(), io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(png, format="png", dpi=200)
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    contents = (
-        (json.dumps(numbers(result), indent=1, allow_nan=False) + "\n").encode(),
-        svg.getvalue().encode(),
-        png.getvalue(),
-        _page(result, svg.getvalue()).encode(),
-    )
-    paths = []
-    for name, content in zip(FILES, contents, strict=True):
-        temporary = folder / f".{name}.part"
-        temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
-        paths.append(folder / name)
-    return paths
-
-
-def _page(result: Figure2, svg: str) -> str:
-    element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
-    element = element.replace("<svg ", '<svg role="img" aria-label="Figure 2" ', 1)
-    tables = "".join(_table(title, rows) for title, rows in _tables(result))
-    measured = result.environment
-    versions = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Figure 2: the adjoint method on a gradient flow</title><style>{PAGE_STYLE}</style></head><body><main>
-<h1>Figure 2: the adjoint method on a gradient flow</h1>
-<div class="picture">{element}</div>
-{WHAT_TO_LOOK_AT}
-{tables}
-<p class="small">Measured on {html.escape(str(measured["device"]))}; {html.escape(versions)};
-commit {html.escape(measured["commit"])}. Repeat it with <code>comln reproduce figure2</code>.</p>
-</main></body></html>
-"""
-
-
-def _table(title: str, rows: list[list[str]]) -> str:
-    def cells(row: list[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(word)}</{tag}>' for word in row)}</tr>"
-
-    body = cells(rows[0], "th") + "".join(cells(row, "td") for row in rows[1:])
-    return f"<div class='scroll'><table><caption>{html.escape(title)}</caption>{body}</table></div>"
+    svg, png = render(draw(result), "figure2")
+    page = Page("Figure 2: the adjoint method on a gradient flow", svg, WHAT_TO_LOOK_AT, _tables(result), "figure2")
+    contents = as_json(numbers(result)), svg.encode(), png, page.html(result.environment).encode()
+    return write_files(folder, dict(zip(FILES, contents, strict=True)))
 
 
 WHAT_TO_LOOK_AT = """
@@ -274,16 +220,4 @@ separable classes there is none: the curvature fades as the loss falls, and the 
 gradient in the curvature A needs W(t), and does not. On the smoothed support loss both go wrong; on the one-hot one
 they are less accurate than ours, but still usable at T = 50.</li>
 </ul>
-"""
-
-PAGE_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0; background: Canvas; color: CanvasText; }
-main { max-width: 72rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; }
-.picture { background: white; padding: 0.5rem; border-radius: 4px; } .picture svg { width: 100%; height: auto; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85rem; margin-bottom: 1rem; }
-caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
-th, td { border: 1px solid #8885; padding: 0.25rem 0.5rem; text-align: right; }
-.small { font-size: 0.8rem; }
 """

@@ -9,7 +9,7 @@ import pytest
 
 from comln.cli import main
 from comln.flow.integrator import Integrator
-from comln.reproduce import figure2
+from comln.reproduce import figure2, reintegration
 from comln.reproduce.figure2 import FILES
 from comln.reproduce.measure import environment
 from comln.reproduce.reintegration import (
@@ -40,7 +40,7 @@ def result():
 
 @pytest.fixture
 def computed_before(result, monkeypatch):
-    monkeypatch.setattr(figure2, "compute", lambda: result)
+    monkeypatch.setattr(figure2, "compute", lambda work: result)
 
 
 def comln(*words, capsys) -> tuple[int, str, str]:
@@ -118,7 +118,7 @@ def test_only_the_gradient_that_needs_the_path_is_lost_on_the_quadratic(result):
 
 @pytest.mark.slow
 def test_the_support_loss_with_a_minimum_loses_its_way_back():
-    result = figure2.compute()
+    result = reintegration.compute()
     assert len(result.support) == 8
     for run in result.support:
         assert max(run.initial_weights.kept, run.embeddings.kept) < 1e-4
