@@ -198,6 +198,16 @@ def test_so_it_has_through_convolutions_and_normalisation(name):
     check_gradient(CONVOLUTIONAL[name](), stack([episode("images", seed) for seed in (1, 2)]))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_a_batch_is_a_loop_through_convolutions_and_normalisation(name):
+    """A task's batch statistics are its own: they do not see the other tasks of a batch."""
+    model, tasks = CONVOLUTIONAL[name](), [episode("images", seed) for seed in (1, 2)]
+    together = logits_of_batch(model, stack(tasks))
+    for i, task in enumerate(tasks):
+        np.testing.assert_allclose(together[i], logits(model, task), rtol=1e-8, atol=1e-8)
+
+
 def check_gradient(model, tasks):
     (_, (_, info)), slopes = gradient(model, tasks)
     assert int(info.dropped) == 0

@@ -144,7 +144,7 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
             )
         case "meta-sgd":
             return Original(
-                MetaSGDConfig(initial_step=0.05),
+                MetaSGDConfig(initial_step=0.05, steps=1, test_steps=1),
                 StepwiseAdam(1e-3),
                 Conv4Config(32, scale_output=False),
                 60_000,
@@ -156,7 +156,7 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
             )
         case "cavia":
             return Original(
-                CAVIAConfig(),
+                CAVIAConfig(context_size=100, step=1.0, steps=2, test_steps=2),
                 StepwiseAdam(1e-3, decay=0.9, clip_numbers=10.0),
                 Conv4Config(32, scale_output=False),
                 60_000,
@@ -168,7 +168,7 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
             )
         case "imaml":
             return Original(
-                IMAMLConfig(solver=ConjugateGradients(iterations=5, damping=1.0, shift=10.0)),
+                IMAMLConfig(0.1, 10, 10, 0.5, ConjugateGradients(iterations=5, damping=1.0, shift=10.0)),
                 StepwiseAdam(1e-3, epsilon=1e-3),
                 Conv4Config(32, scale_output=False),
                 20_000,
@@ -182,7 +182,7 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
         case "metaoptnet-rr" | "metaoptnet-svm":
             ridge = learner == "metaoptnet-rr"
             return Original(
-                MetaOptNetRidgeConfig() if ridge else MetaOptNetSVMConfig(iterations=15, test_iterations=3),
+                MetaOptNetRidgeConfig(50.0) if ridge else MetaOptNetSVMConfig(0.1, iterations=15, test_iterations=3),
                 SGD(),
                 Conv4Config(64, scale_output=False),
                 60_000,
@@ -197,7 +197,7 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
             train_ways, images = (16, 15) if ridge else (10, 20)
             mixture = tuple(EpisodeShape(train_ways, k, images - k) for k in range(1, 10))
             return Original(
-                R2D2Config(initial_scale=1e-4) if ridge else LRD2Config(),
+                R2D2Config(50.0, initial_scale=1e-4) if ridge else LRD2Config(50.0, iterations=5),
                 StepwiseAdam(5e-3, decay=0.5, decay_every=2000),
                 Conv4Config(64, scale_output=False),
                 120_000,
@@ -224,6 +224,11 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
         case "leo":
             return Original(
                 LEOConfig(
+                    latent_size=64,
+                    latent_step=1.0,
+                    weight_step=1e-3,
+                    steps_in_latents=5,
+                    steps_in_weights=5,
                     dropout=0.308 if shots == 1 else 0.300,
                     kl_weight=0.756 if shots == 1 else 0.466,
                     encoder_penalty=5.76e-6 if shots == 1 else 2.66e-7,
@@ -273,10 +278,10 @@ def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
         learner=house.learner,
         backbone=dataclasses.replace(experiment.backbone, scale_output=house.scale_output),
         normalisation=house.normalisation,
-        tasks_per_step=house.tasks_per_step or experiment.tasks_per_step,
     )
     if protocol == "paper":
         return dataclasses.replace(changed, optimiser=SGD())
-    if house.learning_rate is None:
-        return changed
-    return dataclasses.replace(changed, optimiser=Adam(learning_rate=house.learning_rate))
+    optimiser = experiment.optimiser if house.learning_rate is None else Adam(learning_rate=house.learning_rate)
+    return dataclasses.replace(
+        changed, optimiser=optimiser, tasks_per_step=house.tasks_per_step or experiment.tasks_per_step
+    )

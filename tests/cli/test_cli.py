@@ -15,6 +15,7 @@ from comln.cli.main import run
 from comln.cli.train import _options
 from comln.data.sampling import EpisodeShape
 from comln.optimiser import SGD
+from comln.recipes import LEARNERS
 
 SMALL = ["--tasks-per-step", "2", "--train.queries", "2", "--backbone.filters", "4", "--tasks", "4"]
 
@@ -188,6 +189,19 @@ def test_a_diverging_run_names_the_step_the_checkpoint_and_the_remedy(tmp_path, 
         and "checkpoint" in line
         and "--optimiser.learning-rate" in line
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_method_is_trained_and_evaluated_by_one_command_each(learner, tmp_path, capsys):
+    words = ["--steps", "2", *SMALL, "--learner", learner, "--out", tmp_path / "r"]
+    code, _, err = comln("train", *words, capsys=capsys)
+    assert code == 0, err
+    trained_result = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    code, out, err = comln("evaluate", tmp_path / "r", "--tasks", 4, "--json", capsys=capsys)
+    assert code == 0, err
+    assert json.loads(out)["accuracy"] == trained_result["accuracy"] and trained_result["failed_tasks"] == 0
+    assert (tmp_path / "r" / "report" / "index.html").stat().st_size > 10_000
 
 
 def test_recipes_are_listed_for_people_and_programs(capsys):

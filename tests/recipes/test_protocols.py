@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+
+from comln.backbones import Normalisation
+from comln.data.sampling import EpisodeShape
+from comln.learners import ConjugateGradients
+from comln.optimiser import SGD, Adam, StepwiseAdam
+from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
+from comln.recipes.learners import IMAMLConfig, LEOConfig, LRD2Config, MAMLConfig, MetaOptNetSVMConfig, R2D2Config
+from comln.recipes.protocols import original_of
+from comln.run import converter
+
+NAMES = [module.EXPERIMENT.name for module in RECIPES]
+ALL = [(name, learner, protocol) for name in NAMES for learner in LEARNERS for protocol in PROTOCOLS]
+
+
+@pytest.mark.parametrize(("name", "learner", "protocol"), ALL)
+def test_every_experiment_survives_being_written_down(name, learner, protocol):
+    experiment = find(name, learner, protocol)
+    assert converter.structure(converter.unstructure(experiment), Experiment) == experiment
+    assert experiment.name == name
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_protocol_changes_the_training_and_not_the_test(learner):
+    for name in NAMES:
+        tests = {find(name, learner, protocol).test for protocol in PROTOCOLS}
+        assert len(tests) == 1
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_the_optimisers_are_those_of_the_protocols(learner):
+    assert isinstance(find(NAMES[0], learner, "house").optimiser, Adam)
+    paper = find(NAMES[0], learner, "paper")
+    assert paper.optimiser == SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)
+    assert paper.tasks_per_step == 8
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_original_says_where_its_settings_come_from(learner):
+    original = original_of(learner, EpisodeShape(5, 1, 15))
+    assert any((original.from_paper, original.from_code, original.from_memory))
+    assert isinstance(original.optimiser, SGD | StepwiseAdam)
+
+
+def original(learner: str, shots: int):
+    return original_of(learner, EpisodeShape(5, shots, 15))
+
+
+def test_settings_of_the_authors_programs():
+    maml = original("maml", 1)
+    assert maml.learner == MAMLConfig(step=0.05, steps=5, test_steps=10)  # 0.01 on a sum over examples by the shots
+    assert (maml.optimiser, maml.tasks_per_step, maml.steps) == (StepwiseAdam(1e-3, clip_numbers=10.0), 4, 60_000)
+    assert original("cavia", 1).tasks_per_step == 4 and original("cavia", 5).tasks_per_step == 2
+    imaml = original("imaml", 1).learner
+    assert isinstance(imaml, IMAMLConfig) and imaml.solver == ConjugateGradients(5, damping=1.0, shift=10.0)
+    svm = original("metaoptnet-svm", 1).learner
+    assert isinstance(svm, MetaOptNetSVMConfig) and (svm.iterations, svm.test_iterations) == (15, 3)
+    leo = original("leo", 5).learner
+    assert isinstance(leo, LEOConfig) and (leo.kl_weight, leo.dropout) == (0.466, 0.300)
+    assert (leo.latent_step, leo.weight_step, leo.steps_in_latents, leo.steps_in_weights) == (1.0, 1e-3, 5, 5)
+    lrd2 = original("lrd2", 1).learner
+    assert isinstance(lrd2, LRD2Config) and lrd2.regularisation == 50.0
+    assert original("r2d2", 1).learner == R2D2Config(regularisation=50.0, initial_scale=1e-4)
+
+
+def test_the_ways_and_shots_of_r2d2_fill_up_its_images():
+    mixture = original("r2d2", 1).train_mixture
+    assert [shape.shots for shape in mixture] == list(range(1, 10))
+    assert {shape.ways * (shape.shots + shape.queries) for shape in mixture} == {240}
+    assert {s.ways * (s.shots + s.queries) for s in original("lrd2", 1).train_mixture} == {200}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_methods_that_adapt_a_whole_network_say_that_they_use_the_statistics_of_the_batch(protocol):
+    for learner in ("maml", "meta-sgd", "cavia", "imaml", "leap"):
+        assert find(NAMES[0], learner, protocol).normalisation is Normalisation.BATCH
+
+
+@pytest.mark.parametrize("learner", ["maml", "anil", "leap", "imaml", "cavia", "meta-sgd"])
+def test_evaluation_takes_the_steps_that_are_set_for_it(learner):
+    experiment = find(NAMES[0], learner, "house")
+    changed = dataclasses.replace(
+        experiment,
+        backbone=dataclasses.replace(experiment.backbone, filters=4),
+        learner=dataclasses.replace(experiment.learner, steps=3, test_steps=7),
+    )
+    model = changed.build(0)
+    assert (getattr(model, "steps"), getattr(changed.at_test(model), "steps")) == (3, 7)  # noqa: B009
+
+
+def test_a_name_that_is_not_known_gets_the_nearest_that_is():
+    for words, message in (
+        (("glyphs-5way-1shoot", "comln", "house"), "Unknown recipe 'glyphs-5way-1shoot'. Did you mean 'glyphs-5way-1"),
+        (("glyphs-5way-1shot", "mamll", "house"), "Unknown learner 'mamll'. Did you mean 'maml'"),
+        (("glyphs-5way-1shot", "maml", "hause"), "Unknown protocol 'hause'. Did you mean 'house'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find(*words)

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from comln.reproduce.workspace import Budget, Workspace
+
+
+class Counter:
+    def __init__(self, result):
+        self.calls, self.result = 0, result
+
+    def __call__(self):
+        self.calls += 1
+        return self.result
+
+
+def test_a_part_is_computed_once_and_again_when_its_configuration_changes(tmp_path):
+    compute = Counter({"value": [1.5]})
+    for _ in range(2):
+        assert Workspace(tmp_path / "parts").kept("one", {"shape": (1, 2)}, compute) == {"value": [1.5]}
+    assert compute.calls == 1
+    Workspace(tmp_path / "parts").kept("one", {"shape": (1, 3)}, compute)
+    Workspace(tmp_path / "parts").kept("two", {"shape": (1, 3)}, compute)
+    assert compute.calls == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"configuration": {}}', '{"configuration": {"a": 2}, "result": 1}'])
+def test_a_damaged_part_is_computed_again(tmp_path, damage):
+    (tmp_path / "one.json").write_text(damage)
+    compute = Counter(3)
+    assert Workspace(tmp_path).kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
+    assert json.loads((tmp_path / "one.json").read_text()) == {"configuration": {"a": 1}, "result": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
+def test_a_part_that_was_interrupted_leaves_nothing(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Workspace(tmp_path / "parts").kept("one", {}, interrupted)
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_number_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        Workspace(tmp_path).kept("one", {}, lambda: float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_budgets_are_words():
+    assert [str(budget) for budget in Budget] == ["smoke", "committed", "full"]
