@@ -1,4 +1,4 @@
-"""Write the numbers of the README and of docs/how-to-choose-a-meta-gradient.md from the committed results.
+"""Write the numbers of the README and of the pages in docs/ from the committed results.
 
 Run:     python benchmarks/results_table.py            to write them
          python benchmarks/results_table.py --check    to fail where they differ
@@ -7,6 +7,9 @@ Run:     python benchmarks/results_table.py            to write them
 import json
 import sys
 from pathlib import Path
+
+from comln.reproduce import glyphs, task_horizon
+from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
@@ -100,12 +103,58 @@ def speed_tables(result):
     return "\n\n".join([*parts, where_measured(result)])
 
 
+def markdown(table: Table):
+    """Return a table whose first row is its header."""
+    title, (header, *body) = table
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join([f"### {title}", "", *("| " + " | ".join(row) + " |" for row in lines)])
+
+
+def where(result):
+    """Return the device and versions of a reproduction."""
+    measured = result["environment"]
+    return f"On {measured['device']}, {measured['cores']} cores, jax {measured['versions']['jax']}."
+
+
+def comparison():
+    """Return the tables of all methods on glyphs, and of a horizon for each task."""
+    result = json.loads((ROOT / "benchmarks/results/glyphs.json").read_text())
+    rows = [glyphs.Row(**row) for row in result["rows"]]
+    spending = result["spending"]
+    parts = [markdown(table) for table in glyphs.tables(rows, result["tasks"])]
+    parts.append(
+        f"{spending['seconds']:g} s of updates for each method in each setting, compilation not counted; "
+        f"{spending['filters']} channels; one seed. Mean over test tasks with its 95 % confidence interval, "
+        "differences paired by task. Memory is the compiler's, for one update, besides its arguments and results. "
+        f"{where(result)}"
+    )
+    horizons = json.loads((ROOT / "benchmarks/results/task-horizon.json").read_text())
+    kinds = [task_horizon.KindRow(**row) for row in horizons["rows"]]
+    parts.append("## A horizon for each task\n\n" + HORIZONS)
+    parts += [markdown(table) for table in task_horizon.tables(kinds, horizons["shared_horizons"])]
+    parts.append(
+        f"{horizons['spending']['tasks']} tasks of each kind; the horizons were trained three times, and each task's "
+        f"numbers are means over them. {where(horizons)}"
+    )
+    return "\n\n".join(parts)
+
+
+HORIZONS = """Does a task-specific horizon win over a shared one, where tasks differ in difficulty? The network is trained once on
+tasks of all shapes; the horizons are then learned on embeddings of the validation scripts and compared on those of the
+test scripts, 30 % of the support labels wrong in half of the kinds. The best T of each task is the one of least loss on its own
+query examples: nobody can know it. `comln reproduce task-horizon` repeats it."""
+
+
 def pages():
     """Return the text between the marks, by file."""
     result = json.loads((ROOT / "benchmarks/results/meta_gradients.json").read_text())
     main = {"support": 25, "ways": 5, "features": 1600}
     readme = f"{runs_table()}\n\n{title(main, 1)}:\n\n{speed_table(result, main, 1)}\n\n{where_measured(result)}"
-    return {"README.md": readme, "docs/how-to-choose-a-meta-gradient.md": speed_tables(result)}
+    return {
+        "README.md": readme,
+        "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
+        "docs/results.md": comparison(),
+    }
 
 
 def main():

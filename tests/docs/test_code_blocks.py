@@ -1,10 +1,13 @@
 """Every block of Python in the README and the documentation runs as it stands, on its own."""
 
 import re
+import runpy
 
 import pytest
 
-from tests.docs.pages import PAGES, CodeBlock, code_blocks
+from comln.backbones import Identity
+from tests.docs.pages import PAGES, ROOT, CodeBlock, code_blocks
+from tests.learners.tasks import episode, objective_and_gradient
 
 BLOCKS = [block for page in PAGES for block in code_blocks(page)]
 
@@ -31,3 +34,12 @@ def test_every_fence_belongs_to_a_block_that_was_found(page):
 def test_readme_gives_the_two_commands():
     commands = [block.text.strip() for block in BLOCKS if block.page.name == "README.md" and block.language == "sh"]
     assert commands == ["pip install . && comln train", "pip install '.[test]' && pytest"]
+
+
+def test_the_skeleton_of_a_learner_works_as_it_stands():
+    skeleton = runpy.run_path(str(ROOT / "docs" / "extending" / "skeleton_learner.py"))
+    learner = skeleton["YourMethod"].init(Identity(4))
+    task = episode()
+    outcome = learner.classify(task)
+    assert bool(outcome.ok) and outcome.logits.shape == task.query.labels.shape
+    assert objective_and_gradient(learner, task)[1].strength.shape == ()
