@@ -345,7 +345,7 @@ class LEOConfig(AbstractLearnerConfig):
     """numbers of a class's code"""
     latent_step: float = 1.0
     """every step size in the code, before training"""
-    weight_step: float = 1.0
+    weight_step: float = 1e-3
     """every step size in the weights, before training"""
     steps_in_latents: int = 5
     """inner steps of the code"""
