@@ -161,13 +161,7 @@ class LEO(AbstractLearner):
 
     def objective(self, episode: Episode, key: PRNGKeyArray | None = None) -> tuple[Scalar, Outcome]:
         adaptation_key, query_key = _split(key, 2)
-        # 0 x NaN is NaN: a task that fails takes no part in the gradient only if nothing that is differentiated failed.
-        # So it is tried first, and where it fails zeros take its place: without biases, all that follows is finite.
-        parameters, fixed = eqx.partition(self, eqx.is_inexact_array)
-        attempt = eqx.combine(jax.lax.stop_gradient(parameters), fixed)
-        ok = attempt._adapt(jax.lax.stop_gradient(episode.support), adaptation_key).ok
-        support = jax.tree.map(lambda x: jnp.where(ok, x, jnp.zeros_like(x)), episode.support)
-        adapted = self._adapt(support, adaptation_key)
+        adapted = self._adapt(episode.support, adaptation_key)
         query = episode.query
         logits = LinearHead(adapted.weights)(drop(query.inputs, self.dropout, query_key))
         labels = smooth_labels(query.labels, self.query_smoothing)
@@ -179,7 +173,7 @@ class LEO(AbstractLearner):
             + self.l2_penalty / 2 * sum(jnp.sum(jnp.square(matrix)) for matrix in matrices)
             + self.orthogonality_penalty * correlation_penalty(self.decoder)
         )
-        info = self._info(ok)
+        info = self._info(adapted.ok)
         return value, Outcome(logits, info.ok, info.steps)
 
     def _info(self, ok: Bool[Array, ""]) -> AdaptationInfo:

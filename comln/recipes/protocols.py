@@ -56,8 +56,13 @@ HOUSE: Mapping[str, House] = {
     "maml": House(MAMLConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
     "anil": House(ANILConfig(), scale_output=True),
     "meta-sgd": House(MetaSGDConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
-    "cavia": House(CAVIAConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2),
-    "imaml": House(IMAMLConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
+    "cavia": House(CAVIAConfig(), normalisation=Normalisation.BATCH, learning_rate=1e-2, tasks_per_step=4),
+    "imaml": House(
+        IMAMLConfig(solver=ConjugateGradients(iterations=2)),
+        normalisation=Normalisation.BATCH,
+        learning_rate=1e-2,
+        tasks_per_step=4,
+    ),
     "metaoptnet-rr": House(MetaOptNetRidgeConfig()),
     "metaoptnet-svm": House(MetaOptNetSVMConfig()),
     "r2d2": House(R2D2Config()),
@@ -281,7 +286,9 @@ def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
     )
     if protocol == "paper":
         return dataclasses.replace(changed, optimiser=SGD())
-    optimiser = experiment.optimiser if house.learning_rate is None else Adam(learning_rate=house.learning_rate)
+    optimiser = experiment.optimiser
+    if house.learning_rate is not None:
+        optimiser = dataclasses.replace(optimiser, learning_rate=house.learning_rate)
     return dataclasses.replace(
         changed, optimiser=optimiser, tasks_per_step=house.tasks_per_step or experiment.tasks_per_step
     )
