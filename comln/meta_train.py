@@ -113,7 +113,7 @@ def meta_train(
             raise Divergence(
                 step,
                 f"No task of step {step} could be adapted: its embeddings are not finite, or the solver ran out of "
-                "steps. Lower the learning rates, or the initial horizon.",
+                "steps. Lower the learning rates, or the sizes of what the method adapts with.",
             )
         if not finite:
             raise Divergence(step, f"A number is not finite at step {step}. Lower the learning rates.")

@@ -110,6 +110,9 @@ class StepwiseAdam:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "decay", "epsilon"):
             _check_rate(name, getattr(self, name))
+        for name, clip in (("clip_numbers", self.clip_numbers), ("clip_arrays", self.clip_arrays)):
+            if clip is not None and not clip > 0:
+                raise ValueError(f"The optimiser's {name} must be above 0, or left out, got {clip}.")
         if self.decay_every < 1:
             raise ValueError(f"The optimiser's decay_every must be at least 1, got {self.decay_every}.")
 
@@ -126,7 +129,7 @@ class StepwiseAdam:
 
 def _shorten(gradient: Any, _: Any, longest: float) -> Any:
     def shorten(x: jax.Array) -> jax.Array:
-        return x * jnp.minimum(1.0, longest / jnp.maximum(jnp.linalg.norm(x.ravel()), longest)).astype(x.dtype)
+        return x * (longest / jnp.maximum(jnp.linalg.norm(x.ravel()), longest)).astype(x.dtype)
 
     return jax.tree.map(shorten, gradient)
 

@@ -7,9 +7,11 @@ import pytest
 
 from comln.backbones import Normalisation
 from comln.data.batches import make_batch, to_episodes
+from comln.data.sampling import EpisodeShape, Sampler
 from comln.episodic import meta_loss
 from comln.meta_train import Divergence, start_training
 from comln.optimiser import SGD, Adam
+from tests.data.splits import stripes
 from tests.training import STEPS, learner, sampler, train
 
 
@@ -32,6 +34,17 @@ def test_stopping_and_going_on_gives_bit_identical_parameters():
     resumed = train(state=states[2])
     for a, b in zip(arrays(whole), arrays(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_so_does_a_mixture_of_shapes_whose_order_is_that_of_the_seed():
+    mixture = [Sampler(stripes(), EpisodeShape(ways=3, shots=shots, queries=2)) for shots in (1, 2)]
+    states = []
+    whole = train(on_state=states.append, samplers=mixture)
+    resumed = train(state=states[1], samplers=mixture)
+    only_one = train(samplers=mixture[:1])
+    for a, b in zip(arrays(whole), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, b) for a, b in zip(arrays(whole), arrays(only_one), strict=True))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_its_state_is_seen():

@@ -22,7 +22,7 @@ def learner(horizon: float = 5.0) -> COMLN:
     return COMLN.init(backbone, ways=3, key=jax.random.key(1), initial_horizon=horizon)
 
 
-def train(state=None, optimiser=None, model=None, **settings):
+def train(state=None, optimiser=None, model=None, samplers=None, **settings):
     """Train to the end, from a state or from the start."""
     model = learner() if model is None else model
     settings = {**SETTINGS, **settings}
@@ -30,4 +30,4 @@ def train(state=None, optimiser=None, model=None, **settings):
     state = start_training(model, optimiser) if state is None else state
     # Optax mixes integers and floats, which the tests of our own code forbid.
     with jax.numpy_dtype_promotion("standard"):
-        return meta_train(state, optimiser, [sampler()], **settings)
+        return meta_train(state, optimiser, [sampler()] if samplers is None else samplers, **settings)

@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "PathMeasure",
     "ProtoNet",
+    "ProximalPull",
     "TaskHorizon",
 ]
 
@@ -29,7 +30,7 @@ from comln.learners.anil import ANIL
 from comln.learners.base import AbstractLearner, AdaptationInfo, Outcome
 from comln.learners.cavia import CAVIA, NetworkInContext
 from comln.learners.comln import COMLN, InitialHead
-from comln.learners.imaml import IMAML, ConjugateGradients
+from comln.learners.imaml import IMAML, ConjugateGradients, ProximalPull
 from comln.learners.inner_loop import InnerGradient
 from comln.learners.leap import Leap, PathMeasure
 from comln.learners.leo import LEO

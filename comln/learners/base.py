@@ -95,7 +95,7 @@ class AbstractLearner(eqx.Module):
     def classify(self, episode: Episode, key: PRNGKeyArray | None = None) -> Outcome:
         """Return the query logits of the head adapted to the support, both given as embeddings."""
         head, info = self.adapt(episode.support, key)
-        # A head that failed is NaN, and 0 x NaN is NaN: its task leaves the loss only if no NaN enters it.
+        # A head that failed is NaN. Zeros in its place give logits that prefer no class, instead of more NaNs.
         parameters, fixed = eqx.partition(head, eqx.is_inexact_array)
         head = eqx.combine(jax.tree.map(lambda x: jnp.where(info.ok, x, jnp.zeros_like(x)), parameters), fixed)
         return Outcome(head(episode.query.inputs), info.ok, info.steps)

@@ -1,7 +1,8 @@
 """iMAML: adapt a whole network near its start, and differentiate the optimum (Rajeswaran et al., 2019)."""
 
-__all__ = ["IMAML", "ConjugateGradients"]
+__all__ = ["IMAML", "ConjugateGradients", "ProximalPull"]
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,20 @@ from comln.learners.base import AbstractLearner, AdaptationInfo, mean_loss, refu
 from comln.learners.inner_loop import InnerGradient, gradient_descent
 from comln.learners.whole_network import WholeNetwork
 from comln.typing import PRNGKeyArray, Scalar
+
+
+class ProximalPull(enum.Enum):
+    r"""Where the pull towards the start acts on the way to the optimum.
+
+    - `EVERY_STEP`: in every step, so that the steps lead to the minimum.
+    - `ONCE_AT_THE_END`: the steps follow the support loss alone, then one step of the same size follows the pull alone,
+      $\phi \leftarrow \phi - \alpha\lambda(\phi - \theta)$: what the authors' program does in training.
+    - `NOWHERE`: what it does in evaluation.
+    """
+
+    EVERY_STEP = "every-step"
+    ONCE_AT_THE_END = "once-at-the-end"
+    NOWHERE = "nowhere"
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class IMAML(AbstractLearner):
     - `step`, `steps`: of gradient descent; `steps` may be changed after training.
     - `proximal`: $\lambda > 0$.
     - `solver`: of the linear system.
+    - `pull`: where the second term acts; may be changed after training. The gradient takes the end for the minimum.
     - `query_smoothing`: share of each query label that is spread over the other classes, in $[0, 1)$.
     """
 
@@ -53,6 +69,7 @@ class IMAML(AbstractLearner):
     steps: int
     proximal: float
     solver: ConjugateGradients = ConjugateGradients()
+    pull: ProximalPull = ProximalPull.EVERY_STEP
     query_smoothing: float = 0.0
     backbone: AbstractBackbone = Identity()
 
@@ -66,6 +83,7 @@ class IMAML(AbstractLearner):
         steps: int = 10,
         proximal: float = 0.5,
         solver: ConjugateGradients = ConjugateGradients(),
+        pull: ProximalPull = ProximalPull.EVERY_STEP,
         query_smoothing: float = 0.0,
     ) -> "IMAML":
         """Return a learner that adapts `network` and a linear layer on top of it."""
@@ -77,6 +95,7 @@ class IMAML(AbstractLearner):
             steps=steps,
             proximal=proximal,
             solver=solver,
+            pull=pull,
             query_smoothing=query_smoothing,
         )
 
@@ -91,11 +110,17 @@ class IMAML(AbstractLearner):
 
         @jax.custom_vjp
         def find_optimum(start: Any, support: Examples) -> Any:
-            def loss(weights: Any) -> Scalar:
-                distances = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), weights, start)
-                return support_loss(weights, support) + self.proximal / 2 * sum(jax.tree.leaves(distances))
+            def distance(weights: Any) -> Scalar:
+                squares = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), weights, start)
+                return self.proximal / 2 * jnp.sum(jnp.stack(jax.tree.leaves(squares)))
 
-            return gradient_descent(loss, start, self.step, self.steps, InnerGradient.FIRST_ORDER)
+            def loss(weights: Any) -> Scalar:
+                value = support_loss(weights, support)
+                return value + distance(weights) if self.pull is ProximalPull.EVERY_STEP else value
+
+            end = gradient_descent(loss, start, self.step, self.steps, InnerGradient.FIRST_ORDER)
+            back = 1 if self.pull is ProximalPull.ONCE_AT_THE_END else 0
+            return gradient_descent(distance, end, self.step, back, InnerGradient.FIRST_ORDER)
 
         def forward(start: Any, support: Examples) -> tuple[Any, tuple[Any, Examples]]:
             optimum = find_optimum(start, support)

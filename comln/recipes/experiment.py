@@ -57,6 +57,18 @@ class Experiment:
     normalisation: Normalisation = Normalisation.RUNNING
     """batch statistics at evaluation: running averages, or those of the evaluated task itself"""
 
+    def __post_init__(self) -> None:
+        if self.learner.adapts_whole_network() and self.normalisation is Normalisation.RUNNING:
+            raise ValueError(
+                "This method adapts its whole network, which is normalised by the statistics of each task's examples. "
+                "Leave out --normalisation, or pass --normalisation batch."
+            )
+        if self.train_mixture and self.train not in self.train_mixture:
+            raise ValueError(
+                "This protocol trains on a mixture of shapes, in which the one of --train does not occur. Leave out "
+                "--train.*, or use --protocol house."
+            )
+
     def build(self, seed: int) -> AbstractLearner:
         """Return the untrained learner of this seed."""
         data, key = self.data, jax.random.key(np.uint32(seed))

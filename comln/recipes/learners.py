@@ -23,6 +23,7 @@ __all__ = [
 import abc
 import dataclasses
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,7 @@ from comln.learners import (
     MetaSGD,
     PathMeasure,
     ProtoNet,
+    ProximalPull,
     TaskHorizon,
 )
 from comln.typing import Array, PRNGKeyArray
@@ -107,6 +109,32 @@ class AbstractLearnerConfig(abc.ABC):
         """Return the learner as it is evaluated."""
         return learner
 
+    def adapts_whole_network(self) -> bool:
+        """Whether a task's network is its own, which ties its normalisation to the statistics of the task's batch."""
+        return False
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Which numbers a setting may be, as a test and in words."""
+
+    holds: Callable[[float | int], bool]
+    words: str
+
+
+FINITE = _Range(math.isfinite, "finite")
+POSITIVE = _Range(lambda x: 0 < x < math.inf, "above 0 and finite")
+AT_LEAST_0 = _Range(lambda x: 0 <= x < math.inf, "at least 0 and finite")
+AT_LEAST_1 = _Range(lambda x: 1 <= x < math.inf, "at least 1")
+SHARE = _Range(lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+
+def _check(**settings: tuple[float | int, _Range]) -> None:
+    """Raise `ValueError` for the first setting that is not in its range."""
+    for name, (value, allowed) in settings.items():
+        if not allowed.holds(value):
+            raise ValueError(f"The learner's {name} must be {allowed.words}, got {value}.")
+
 
 def _with_steps(learner: Any, steps: int) -> AbstractLearner:
     return dataclasses.replace(learner, steps=steps)
@@ -135,6 +163,14 @@ class COMLNConfig(AbstractLearnerConfig):
     """the same for query labels, in training"""
     horizon_of: HorizonOf = HorizonOf.ALL_TASKS
     """whether all tasks share T, or each has its own, by statistics of its support"""
+
+    def __post_init__(self) -> None:
+        _check(
+            initial_horizon=(self.initial_horizon, POSITIVE),
+            proximal=(self.proximal, AT_LEAST_0),
+            support_smoothing=(self.support_smoothing, SHARE),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         head_key = setting.head_key()
@@ -169,6 +205,14 @@ class ANILConfig(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            step=(self.step, AT_LEAST_0),
+            steps=(self.steps, AT_LEAST_0),
+            test_steps=(self.test_steps, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return ANIL.init(
             setting.backbone(),
@@ -199,6 +243,14 @@ class MAMLConfig(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            step=(self.step, AT_LEAST_0),
+            steps=(self.steps, AT_LEAST_0),
+            test_steps=(self.test_steps, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return MAML.init(
             setting.adaptable_backbone(),
@@ -209,6 +261,9 @@ class MAMLConfig(AbstractLearnerConfig):
             self.inner_gradient,
             self.query_smoothing,
         )
+
+    def adapts_whole_network(self) -> bool:
+        return True
 
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
         return _with_steps(learner, self.test_steps)
@@ -229,6 +284,14 @@ class MetaSGDConfig(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            initial_step=(self.initial_step, FINITE),
+            steps=(self.steps, AT_LEAST_0),
+            test_steps=(self.test_steps, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaSGD.init(
             setting.adaptable_backbone(),
@@ -239,6 +302,9 @@ class MetaSGDConfig(AbstractLearnerConfig):
             self.inner_gradient,
             self.query_smoothing,
         )
+
+    def adapts_whole_network(self) -> bool:
+        return True
 
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
         return _with_steps(learner, self.test_steps)
@@ -261,7 +327,18 @@ class CAVIAConfig(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            context_size=(self.context_size, AT_LEAST_1),
+            step=(self.step, AT_LEAST_0),
+            steps=(self.steps, AT_LEAST_0),
+            test_steps=(self.test_steps, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
+        if setting.network.scale_output:
+            raise ValueError("CAVIA's network ends in logits, not embeddings. Leave out --backbone.scale-output.")
         network = FilmConv4.init(
             setting.image_size,
             setting.channels,
@@ -277,6 +354,9 @@ class CAVIAConfig(AbstractLearnerConfig):
             inner_gradient=self.inner_gradient,
             query_smoothing=self.query_smoothing,
         )
+
+    def adapts_whole_network(self) -> bool:
+        return True
 
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
         return _with_steps(learner, self.test_steps)
@@ -296,8 +376,24 @@ class IMAMLConfig(AbstractLearnerConfig):
     """pull towards the start, lambda"""
     solver: ConjugateGradients = field(default=ConjugateGradients())
     """of the linear system of the implicit gradient"""
+    pull: ProximalPull = ProximalPull.EVERY_STEP
+    """where the pull acts on the way, in training"""
+    test_pull: ProximalPull = ProximalPull.EVERY_STEP
+    """the same in evaluation"""
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
+
+    def __post_init__(self) -> None:
+        _check(
+            step=(self.step, AT_LEAST_0),
+            steps=(self.steps, AT_LEAST_0),
+            test_steps=(self.test_steps, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+            proximal=(self.proximal, POSITIVE),
+            iterations=(self.solver.iterations, AT_LEAST_1),
+            damping=(self.solver.damping, AT_LEAST_0),
+            shift=(self.solver.shift, AT_LEAST_0),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return IMAML.init(
@@ -308,11 +404,16 @@ class IMAMLConfig(AbstractLearnerConfig):
             self.steps,
             self.proximal,
             self.solver,
+            self.pull,
             self.query_smoothing,
         )
 
+    def adapts_whole_network(self) -> bool:
+        return True
+
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
-        return _with_steps(learner, self.test_steps)
+        trained: Any = learner
+        return dataclasses.replace(trained, steps=self.test_steps, pull=self.test_pull)
 
 
 @dataclass(frozen=True)
@@ -328,10 +429,20 @@ class LeapConfig(AbstractLearnerConfig):
     measure: PathMeasure = PathMeasure.LENGTH
     """what is made small of a path"""
 
+    def __post_init__(self) -> None:
+        _check(
+            step=(self.step, AT_LEAST_0),
+            steps=(self.steps, AT_LEAST_1),
+            test_steps=(self.test_steps, AT_LEAST_0),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return Leap.init(
             setting.adaptable_backbone(), setting.ways, setting.head_key(), self.step, self.steps, self.measure
         )
+
+    def adapts_whole_network(self) -> bool:
+        return True
 
     def at_test(self, learner: AbstractLearner) -> AbstractLearner:
         return _with_steps(learner, self.test_steps)
@@ -364,6 +475,21 @@ class LEOConfig(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            latent_size=(self.latent_size, AT_LEAST_1),
+            latent_step=(self.latent_step, AT_LEAST_0),
+            weight_step=(self.weight_step, AT_LEAST_0),
+            steps_in_latents=(self.steps_in_latents, AT_LEAST_0),
+            steps_in_weights=(self.steps_in_weights, AT_LEAST_0),
+            dropout=(self.dropout, SHARE),
+            kl_weight=(self.kl_weight, AT_LEAST_0),
+            encoder_penalty=(self.encoder_penalty, AT_LEAST_0),
+            l2_penalty=(self.l2_penalty, AT_LEAST_0),
+            orthogonality_penalty=(self.orthogonality_penalty, AT_LEAST_0),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return LEO.init(setting.backbone(), setting.head_key(), **dataclasses.asdict(self))
 
@@ -376,6 +502,12 @@ class MetaOptNetRidgeConfig(AbstractLearnerConfig):
     """weight of the squared norm beside the sum of squares"""
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
+
+    def __post_init__(self) -> None:
+        _check(
+            regularisation=(self.regularisation, POSITIVE),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaOptNetRidge.init(setting.backbone(), self.regularisation, self.query_smoothing)
@@ -393,6 +525,14 @@ class MetaOptNetSVMConfig(AbstractLearnerConfig):
     """of the solver, in evaluation"""
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
+
+    def __post_init__(self) -> None:
+        _check(
+            bound=(self.bound, POSITIVE),
+            iterations=(self.iterations, AT_LEAST_1),
+            test_iterations=(self.test_iterations, AT_LEAST_1),
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaOptNetSVM.init(setting.backbone(), self.bound, self.iterations, self.query_smoothing)
@@ -413,6 +553,13 @@ class R2D2Config(AbstractLearnerConfig):
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
 
+    def __post_init__(self) -> None:
+        _check(
+            regularisation=(self.regularisation, POSITIVE),
+            query_smoothing=(self.query_smoothing, SHARE),
+            initial_scale=(self.initial_scale, FINITE),
+        )
+
     def build(self, setting: Setting) -> AbstractLearner:
         return R2D2.init(setting.backbone(), self.regularisation, self.initial_scale, self.query_smoothing)
 
@@ -427,6 +574,13 @@ class LRD2Config(AbstractLearnerConfig):
     """Newton steps"""
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
+
+    def __post_init__(self) -> None:
+        _check(
+            regularisation=(self.regularisation, POSITIVE),
+            query_smoothing=(self.query_smoothing, SHARE),
+            iterations=(self.iterations, AT_LEAST_1),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return LRD2(
@@ -443,6 +597,11 @@ class ProtoNetConfig(AbstractLearnerConfig):
 
     query_smoothing: float = 0.0
     """share of each query label spread over the other classes, in training"""
+
+    def __post_init__(self) -> None:
+        _check(
+            query_smoothing=(self.query_smoothing, SHARE),
+        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return ProtoNet(setting.backbone(), self.query_smoothing)

@@ -1,14 +1,15 @@
 """How each method is trained: by one recipe for all, by its authors' own, or by that of the paper."""
 
-__all__ = ["LEARNERS", "PROTOCOLS", "Original", "apply", "original_of"]
+__all__ = ["LEARNERS", "PROTOCOLS", "Original", "apply", "original_of", "paper_of"]
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from comln.backbones import Normalisation
 from comln.data.sampling import EpisodeShape
-from comln.learners import ConjugateGradients
+from comln.learners import ConjugateGradients, ProximalPull
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import (
@@ -28,6 +29,12 @@ from comln.recipes.learners import (
     ProtoNetConfig,
     R2D2Config,
 )
+
+OTHER_NETWORK = (
+    "the house network's biases, initialisation and normalisation; glyphs are jittered in training, where the authors "
+    "vary nothing"
+)
+"""What holds for every method whose authors use the four-block network without augmentation."""
 
 PROTOCOLS = ("house", "original", "paper")
 """Ways to set a method's hyperparameters: one recipe for all, each method's own, that of the paper."""
@@ -122,7 +129,8 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 Normalisation.RUNNING,
                 from_paper="SGD with Nesterov momentum, its rate and schedule; 64 filters; proximal weight 0",
                 from_code="T starts at 1; 15 queries; no weight decay on T",
-                chosen="8 tasks; running batch statistics; embeddings divided by the root of their size",
+                chosen="8 tasks; 60,000 updates; running batch statistics; embeddings divided by the root of their "
+                "size",
             )
         case "maml":
             return Original(
@@ -133,8 +141,10 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 4,
                 same,
                 Normalisation.BATCH,
-                from_code="all but the following; their loss is the mean loss times the ways, so the step is 0.01 ways",
-                chosen="test tasks keep their queries, where the authors take as many queries as shots",
+                from_code="inner step, steps, updates, tasks, queries in training, filters, optimiser, clipping; "
+                "their loss is the mean loss times the ways, so the step is 0.01 ways",
+                chosen=f"{OTHER_NETWORK}; test tasks keep their queries, where the authors take as many queries as "
+                f"shots",
             )
         case "anil":
             return Original(
@@ -146,18 +156,20 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 same,
                 Normalisation.BATCH,
                 from_memory="all; the step is 0.01 ways, as for MAML",
+                chosen=f"{OTHER_NETWORK}; in training all tasks of an update share the batch statistics, in "
+                f"evaluation each task has its own",
             )
         case "meta-sgd":
             return Original(
-                MetaSGDConfig(initial_step=0.05, steps=1, test_steps=1),
+                MetaSGDConfig(initial_step=0.01 * ways, steps=1, test_steps=1),
                 StepwiseAdam(1e-3),
                 Conv4Config(32, scale_output=False),
                 60_000,
                 few,
                 same,
                 Normalisation.BATCH,
-                from_memory="all but the following",
-                chosen="step sizes start at 0.05, inside the range that the authors draw them from",
+                from_memory="all but the following; step sizes are drawn from 0.005 to 0.1",
+                chosen=f"{OTHER_NETWORK}; step sizes start at 0.01 ways, inside that range where the loss is MAML's",
             )
         case "cavia":
             return Original(
@@ -168,21 +180,31 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 few,
                 same,
                 Normalisation.BATCH,
-                from_code="all but the following",
+                from_code="network, context, steps, updates, tasks, queries, optimiser, clipping",
                 from_memory="the best published number is of 512 filters (--backbone.filters 512)",
+                chosen="glyphs are jittered in training, where the authors vary nothing",
             )
         case "imaml":
             return Original(
-                IMAMLConfig(0.1, 10, 10, 0.5, ConjugateGradients(iterations=5, damping=1.0, shift=10.0)),
+                IMAMLConfig(
+                    0.1,
+                    10,
+                    10,
+                    0.5,
+                    ConjugateGradients(iterations=5, damping=1.0, shift=10.0),
+                    ProximalPull.ONCE_AT_THE_END,
+                    ProximalPull.NOWHERE,
+                ),
                 StepwiseAdam(1e-3, epsilon=1e-3),
                 Conv4Config(32, scale_output=False),
                 20_000,
                 16,
                 same,
                 Normalisation.BATCH,
-                from_code="the linear system with damping 1 and shift 10; 5 iterations; Adam with epsilon 1e-3",
-                chosen="proximal weight 0.5, 10 steps of 0.1 and 16 tasks, from a reproduction by others; the proximal "
-                "term takes part in every step, where the authors add it in a single last one; it stays in evaluation",
+                from_code="the linear system with damping 1 and shift 10; 5 iterations; the pull in one last step, and "
+                "nowhere in evaluation; Adam with epsilon 1e-3; 20,000 updates, on Omniglot",
+                chosen="proximal weight 0.5, 10 steps of 0.1, 16 tasks, 15 queries and 32 filters, from a "
+                f"reproduction by others; {OTHER_NETWORK}",
             )
         case "metaoptnet-rr" | "metaoptnet-svm":
             ridge = learner == "metaoptnet-rr"
@@ -194,8 +216,10 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 8,
                 EpisodeShape(ways, max(shots, 5), 6),
                 Normalisation.RUNNING,
-                from_code="all but the following",
-                chosen="5 training shots, of the 5 to 15 that the authors use for different data",
+                from_code="head, solver iterations, updates, tasks, queries in training, filters, optimiser, schedule",
+                chosen="5 training shots, of the 5 to 15 that the authors use for different data; support and query "
+                "are normalised together, where the authors make a pass for each; glyphs are jittered, where the "
+                "authors crop, colour and flip",
             )
         case "r2d2" | "lrd2":
             ridge = learner == "r2d2"
@@ -210,9 +234,10 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 mixture[0],
                 Normalisation.RUNNING,
                 mixture,
-                from_code="all but the following",
-                chosen="the house network with 64 filters instead of theirs with 96 to 512; all updates are made, "
-                f"where the authors stop early{'' if ridge else '; 5 Newton steps, of their 1 or 5'}",
+                from_code="head, ways, shots, examples of an update, optimiser, schedule",
+                chosen="the house network with 64 filters, ReLU and no dropout, instead of theirs with 96 to 512, "
+                "leaky ReLU, dropout and two joined blocks; all updates are made, where the authors stop early; "
+                f"glyphs are jittered, where they vary nothing{'' if ridge else '; 5 Newton steps, of their 1 or 5'}",
             )
         case "leap":
             return Original(
@@ -223,8 +248,9 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 20,
                 same,
                 Normalisation.BATCH,
-                from_code="all but the following, for tasks of many examples",
-                chosen="the steps see the whole support; statistics of the batch in evaluation too",
+                from_code="step, steps, updates, tasks and optimiser, for tasks of many examples",
+                chosen="the steps see the whole support; statistics of the batch in evaluation too, where the authors "
+                f"use running averages; {OTHER_NETWORK}",
             )
         case "leo":
             return Original(
@@ -246,10 +272,11 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 12,
                 same,
                 Normalisation.RUNNING,
-                from_code="all but the following, tuned for embeddings of miniImageNet at 1 and at 5 shots",
-                chosen="the network is trained along, where the authors' embeddings are fixed",
+                from_code="code, steps, penalties, dropout, tasks, updates, optimiser and clipping, as tuned for "
+                "embeddings of miniImageNet at 1 and at 5 shots",
+                chosen="the network is trained along, where the authors' embeddings are fixed and of norm one",
             )
-        case _:
+        case "protonet":
             return Original(
                 ProtoNetConfig(),
                 StepwiseAdam(1e-3, decay=0.5, decay_every=2000),
@@ -259,7 +286,32 @@ def original_of(learner: str, test: EpisodeShape) -> Original:
                 EpisodeShape(max(ways, 20), shots, 15),
                 Normalisation.RUNNING,
                 from_memory="all",
+                chosen="glyphs are jittered in training",
             )
+        case _:
+            raise ValueError(f"Nobody's own settings of {learner!r} are known. Use --protocol house.")
+
+
+PAPER_STEPS = {"maml": MAMLConfig(0.01, 10, 10), "anil": ANILConfig(0.01, 10, 10)}
+"""What the paper states of the inner steps of the methods that it runs itself."""
+
+
+def paper_of(learner: str, test: EpisodeShape) -> dict[str, Any]:
+    """Return the fields of an experiment that COMLN's authors set: E.5, and what their program adds to it.
+
+    All methods have SGD at 0.1, on the horizon too, 60,000 updates of 8 tasks, 64 filters, and as many shots in
+    training as at test. What the paper does not state of a method is as its authors have it.
+    """
+    original = original_of(learner, test)
+    return {
+        "learner": PAPER_STEPS.get(learner, original.learner),
+        "optimiser": SGD(),
+        "backbone": dataclasses.replace(original.backbone, filters=64),
+        "steps": 60_000,
+        "tasks_per_step": 8,
+        "train": EpisodeShape(test.ways, test.shots, 15),
+        "normalisation": original.normalisation,
+    }
 
 
 def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
@@ -277,6 +329,8 @@ def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
             "normalisation",
         )
         return dataclasses.replace(experiment, **{name: getattr(original, name) for name in names})
+    if protocol == "paper":
+        return dataclasses.replace(experiment, **paper_of(learner, experiment.test))
     house = HOUSE[learner]
     changed = dataclasses.replace(
         experiment,
@@ -284,8 +338,6 @@ def apply(experiment: Experiment, learner: str, protocol: str) -> Experiment:
         backbone=dataclasses.replace(experiment.backbone, scale_output=house.scale_output),
         normalisation=house.normalisation,
     )
-    if protocol == "paper":
-        return dataclasses.replace(changed, optimiser=SGD())
     optimiser = experiment.optimiser
     if house.learning_rate is not None:
         optimiser = dataclasses.replace(optimiser, learning_rate=house.learning_rate)

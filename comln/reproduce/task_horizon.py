@@ -83,7 +83,8 @@ class KindRow:
     """Results on the test tasks of one kind, or of all; pairs are a mean and the half-width of its 95 % interval.
 
     - `shared`, `own`: accuracy with one T for all tasks, and with one for each.
-    - `oracle`: accuracy with the T that has the least query loss, which nobody can know: an upper bound.
+    - `oracle`: accuracy with the T of `HORIZONS` that has the least query loss, which nobody can know. No other T of
+      the grid has less loss; its accuracy may be exceeded.
     - `difference`: `own` minus `shared`, task by task.
     - `shared_loss`, `own_loss`, `oracle_loss`: mean query losses.
     - `loss_difference`: `own_loss` minus `shared_loss`, task by task.
@@ -391,7 +392,8 @@ def write(result: TaskHorizonResult, folder: Path) -> list[Path]:
         "the exact gradient of the query loss in T: one T for all tasks, or one for each task by statistics of its "
         f"support set, in {spending.updates} updates and {len(SEEDS)} times. They are compared on {spending.tasks} "
         "tasks of each kind, of unseen scripts. The best T of a task is the one with the least loss on its own query "
-        "examples: nobody can know it, and no rule can do better. Intervals are of 95 %, differences paired.</p>"
+        f"examples, among {len(HORIZONS)} from {HORIZONS[0]:g} to {HORIZONS[-1]:g}: nobody can know it. Its loss can "
+        "hardly be lower; its accuracy may be exceeded. Intervals are of 95 %, differences paired.</p>"
     )
     command = f"task-horizon --budget {result.budget}"
     page = Page("A horizon for each task", svg, explanation, tables(result.rows, result.shared_horizons), command)

@@ -115,17 +115,21 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_
         (["train", "--protocol", "hause"], "Unknown protocol 'hause'. Did you mean 'house'?"),
         (["train", "--train.ways", "9999"], "9999-way tasks need 9999 classes, but this split has"),
         (["train", "--test.queries", "99"], "99 queries were asked for, but class"),
-        (["train", "--learner.initial-horizon", "-1"], "The initial horizon must be positive and finite, got -1"),
-        (["train", "--learner.initial-horizon", "nan"], "must be positive and finite"),
+        (["train", "--learner.initial-horizon", "-1"], "initial_horizon must be above 0 and finite, got -1"),
+        (["train", "--learner.initial-horizon", "nan"], "initial_horizon must be above 0 and finite"),
         (["train", "--seed", "-1"], "--seed must be at least 0"),
         (["train", "--seed", "5000000000"], "below 2^32"),
         (["train", "--backbone.filters", "0"], "at least 1 filter"),
-        (["train", "--learner.support-smoothing", "1.5"], "Label smoothing must be at least 0 and below 1"),
-        (["train", "--learner.proximal", "-1"], "proximal weight must be at least 0"),
+        (["train", "--learner.support-smoothing", "1.5"], "support_smoothing must be at least 0 and below 1"),
+        (["train", "--learner.proximal", "-1"], "proximal must be at least 0"),
         (["train", "--optimiser.learning-rate", "nan"], "learning_rate must be at least 0 and finite"),
         (["train", "--optimiser.warmup", "-3"], "warm-up is a share of the steps"),
         (["train", "--tasks", "1"], "--tasks must be at least 2"),
         (["train", "--steps", "0"], "--steps and --tasks-per-step must be at least 1"),
+        (["train", "--learner", "maml", "--normalisation", "running"], "pass --normalisation batch"),
+        (["train", "--learner", "anil", "--learner.steps", "-1"], "steps must be at least 0"),
+        (["train", "--learner", "cavia", "--backbone.scale-output"], "Leave out --backbone.scale-output"),
+        (["recipes", "--learner", "mamll"], "Unknown learner 'mamll'. Did you mean 'maml'"),
         (["train", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
         (["train", "--train.shots", "0"], "`shots` must be at least 1"),
         (["evaluate", "{nowhere}"], "holds no run"),
@@ -192,9 +196,11 @@ def test_a_diverging_run_names_the_step_the_checkpoint_and_the_remedy(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["house", "original"])
 @pytest.mark.parametrize("learner", LEARNERS)
-def test_every_method_is_trained_and_evaluated_by_one_command_each(learner, tmp_path, capsys):
-    words = ["--steps", "2", *SMALL, "--learner", learner, "--out", tmp_path / "r"]
+def test_every_method_is_trained_and_evaluated_by_one_command_each(learner, protocol, tmp_path, capsys):
+    small = SMALL if protocol == "house" else ["--backbone.filters", "4", "--tasks", "4", "--tasks-per-step", "1"]
+    words = ["--steps", "2", *small, "--learner", learner, "--protocol", protocol, "--out", tmp_path / "r"]
     code, _, err = comln("train", *words, capsys=capsys)
     assert code == 0, err
     trained_result = json.loads((tmp_path / "r" / "evaluation.json").read_text())
@@ -210,6 +216,15 @@ def test_recipes_are_listed_for_people_and_programs(capsys):
     assert code == 0 and next(row["recipe"] for row in rows) == "glyphs-5way-1shot" and len(rows) == 3
     assert all("%" in row["expected"] and "min" in row["cost"] for row in rows)
     assert "glyphs-20way-1shot" in comln("recipes", capsys=capsys)[1]
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_what_the_protocols_set_is_shown(learner, capsys):
+    code, out, _ = comln("recipes", "--learner", learner, "--json", capsys=capsys)
+    shown = json.loads(out)
+    assert code == 0 and shown["settings"].keys() == {"house", "original", "paper"}
+    assert shown["settings"]["paper"]["steps"] == 60_000 and any(shown["original"].values())
+    assert "original, chosen here" in comln("recipes", "--learner", learner, capsys=capsys)[1]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes", "--help"]])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from comln.backbones import Identity
-from comln.learners import IMAML, ConjugateGradients
+from comln.learners import IMAML, ConjugateGradients, ProximalPull
 from comln.learners.base import mean_loss
 from comln.learners.inner_loop import InnerGradient, gradient_descent
 from tests.learners.tasks import episode, objective_and_gradient, vector_of
@@ -94,3 +94,23 @@ def test_the_optimum_is_where_the_regularised_loss_is_flat():
 def test_without_a_pull_there_may_be_no_optimum(proximal):
     with pytest.raises(ValueError, match="proximal weight above 0"):
         imaml(proximal=proximal)
+
+
+def test_the_authors_take_plain_steps_and_one_step_back():
+    start, back = vector_of(imaml().network)
+
+    def slope(vector):
+        return jax.grad(lambda v: mean_loss(back(v)(TASK.support.inputs), TASK.support))(vector)
+
+    expected = start
+    for _ in range(3):
+        expected = expected - 0.1 * slope(expected)
+    found = {pull: vector_of(imaml(steps=3, pull=pull).adapt(TASK.support)[0])[0] for pull in ProximalPull}
+    np.testing.assert_allclose(found[ProximalPull.NOWHERE], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        found[ProximalPull.ONCE_AT_THE_END], expected - 0.1 * PROXIMAL * (expected - start), rtol=1e-12
+    )
+    pulled = start
+    for _ in range(3):
+        pulled = pulled - 0.1 * (slope(pulled) + PROXIMAL * (pulled - start))
+    np.testing.assert_allclose(found[ProximalPull.EVERY_STEP], pulled, rtol=1e-12)

@@ -7,7 +7,15 @@ from comln.data.sampling import EpisodeShape
 from comln.learners import ConjugateGradients
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
-from comln.recipes.learners import IMAMLConfig, LEOConfig, LRD2Config, MAMLConfig, MetaOptNetSVMConfig, R2D2Config
+from comln.recipes.learners import (
+    ANILConfig,
+    IMAMLConfig,
+    LEOConfig,
+    LRD2Config,
+    MAMLConfig,
+    MetaOptNetSVMConfig,
+    R2D2Config,
+)
 from comln.recipes.protocols import original_of
 from comln.run import converter
 
@@ -34,7 +42,7 @@ def test_the_optimisers_are_those_of_the_protocols(learner):
     assert isinstance(find(NAMES[0], learner, "house").optimiser, Adam)
     paper = find(NAMES[0], learner, "paper")
     assert paper.optimiser == SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)
-    assert paper.tasks_per_step == 8
+    assert (paper.tasks_per_step, paper.steps, paper.backbone.filters) == (8, 60_000, 64)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -88,6 +96,18 @@ def test_evaluation_takes_the_steps_that_are_set_for_it(learner):
     )
     model = changed.build(0)
     assert (getattr(model, "steps"), getattr(changed.at_test(model), "steps")) == (3, 7)  # noqa: B009
+
+
+def test_the_paper_takes_ten_steps_of_a_hundredth():
+    for learner in ("maml", "anil"):
+        config = find(NAMES[0], learner, "paper").learner
+        assert isinstance(config, MAMLConfig | ANILConfig)
+        assert (config.step, config.steps, config.test_steps) == (0.01, 10, 10)
+
+
+def test_nobody_elses_settings_are_made_up():
+    with pytest.raises(ValueError, match=r"'mine' are known\. Use --protocol house"):
+        original_of("mine", EpisodeShape(5, 1))
 
 
 def test_a_name_that_is_not_known_gets_the_nearest_that_is():
