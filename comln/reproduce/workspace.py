@@ -3,11 +3,14 @@
 __all__ = ["Budget", "Workspace"]
 
 import enum
+import gc
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from comln.reproduce.page import as_json, write_files
 
@@ -47,6 +50,10 @@ class Workspace:
             part = None
         if not isinstance(part, dict) or part.get("configuration") != wanted or "result" not in part:
             part = {"configuration": wanted, "result": compute()}
+            # The compiled programs of a part are of no use to the next, and a process may hold only so many of them:
+            # their memory maps are counted by the operating system (65,530 on Linux).
+            jax.clear_caches()
+            gc.collect()
             self.folder.mkdir(parents=True, exist_ok=True)
             write_files(self.folder, {f"{name}.json": as_json(part)})
         return part["result"]
