@@ -10,6 +10,7 @@ from rich.table import Table
 
 from comln.cli.options import parse
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES
+from comln.recipes.backbones import BACKBONES
 
 
 @dataclass(frozen=True)
@@ -45,4 +46,5 @@ def run(arguments: list[str]) -> int:
     console = Console()
     console.print(table)
     console.print(f"--learner: {', '.join(LEARNERS)}    --protocol: {', '.join(PROTOCOLS)}", highlight=False)
+    console.print(f"with another network: RECIPE-{', RECIPE-'.join(BACKBONES)}", highlight=False)
     return 0
