@@ -161,7 +161,7 @@ def test_dropblock_drops_squares_at_the_rate_and_keeps_the_mean():
     squares = np.zeros_like(zero)
     for i in places:
         for j in places:
-            whole = zero[:, i : i + size, j : j + size].all((1, 2))
+            whole = np.all(zero[:, i : i + size, j : j + size], axis=(1, 2))
             squares[:, i : i + size, j : j + size] |= whole[:, None, None]
     np.testing.assert_array_equal(squares, zero)
 

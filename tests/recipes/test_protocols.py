@@ -128,9 +128,8 @@ def test_cavia_refuses_a_network_that_is_not_its_own():
         find(RESNET, "cavia", "house").build(0)
 
 
-@pytest.mark.parametrize("setting", ["dropout", "drop_block"])
-def test_methods_that_adapt_a_whole_network_refuse_dropout(setting):
-    backbone = ResNet12Config(**{setting: 0.1})
+@pytest.mark.parametrize("backbone", [ResNet12Config(dropout=0.1), ResNet12Config(drop_block=0.1)])
+def test_methods_that_adapt_a_whole_network_refuse_dropout(backbone):
     with pytest.raises(ValueError, match=r"without dropout and DropBlock.*--backbone.dropout 0"):
         dataclasses.replace(find(RESNET, "maml", "house"), backbone=backbone).build(0)
 
