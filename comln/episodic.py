@@ -29,16 +29,21 @@ class EpisodeInfo(eqx.Module):
 
 
 def embed_batch(
-    backbone: AbstractBackbone, episodes: Episode, statistics: Any, normalisation: Normalisation
+    backbone: AbstractBackbone,
+    episodes: Episode,
+    statistics: Any,
+    normalisation: Normalisation,
+    key: PRNGKeyArray | None = None,
 ) -> tuple[Episode, Any]:
     """Return a batch of episodes with embeddings for inputs, and the batch statistics moved by it.
 
-    All examples of all tasks, support and query together, are one batch to the network.
+    All examples of all tasks, support and query together, are one batch to the network. `key` is for what is random in
+    the network in training; `None` is the deterministic form.
     """
     tasks, support = episodes.support.labels.shape[:2]
     inputs = jnp.concatenate([episodes.support.inputs, episodes.query.inputs], axis=1)
     flat = inputs.reshape(-1, *inputs.shape[2:])
-    embeddings, statistics = backbone(flat, statistics, normalisation)
+    embeddings, statistics = backbone(flat, statistics, normalisation, key)
     embeddings = embeddings.reshape(tasks, -1, *embeddings.shape[1:])
     embedded = Episode(
         _with_inputs(episodes.support, embeddings[:, :support]), _with_inputs(episodes.query, embeddings[:, support:])
@@ -61,15 +66,15 @@ def meta_loss(
 
     A task whose adaptation failed takes no part: its objective and its gradient are left out, and it is counted.
     """
-    embedded, statistics = embed_batch(learner.backbone, episodes, statistics, normalisation)
-    keys = jax.random.split(key, len(episodes.support.labels))
+    keys = jax.random.split(key, len(episodes.support.labels) + 1)
+    embedded, statistics = embed_batch(learner.backbone, episodes, statistics, normalisation, keys[-1])
     parameters, fixed = eqx.partition(learner, eqx.is_inexact_array)
 
     def one_task(parameters: Any, episode: Episode, key: PRNGKeyArray) -> tuple[Scalar, Outcome]:
         return eqx.combine(parameters, fixed).objective(episode, key)
 
     objective = _without_gradient_where_it_failed(one_task)
-    objectives, outcomes = jax.vmap(objective, in_axes=(None, 0, 0))(parameters, embedded, keys)
+    objectives, outcomes = jax.vmap(objective, in_axes=(None, 0, 0))(parameters, embedded, keys[:-1])
     ok = outcomes.ok
     kept = jnp.maximum(jnp.sum(ok), 1).astype(objectives.dtype)
     mean = jnp.sum(jnp.where(ok, objectives, 0.0)) / kept

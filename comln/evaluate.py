@@ -13,7 +13,9 @@ import numpy as np
 
 from comln.backbones import AbstractBackbone, Normalisation
 from comln.data.batches import gather, make_batch, scale_bytes, to_episodes
+from comln.data.pixel_scaling import PixelScaling
 from comln.data.sampling import Sampler
+from comln.data.source import Split
 from comln.episode import Episode
 from comln.episodic import embed_batch, query_accuracy
 from comln.learners import AbstractLearner
@@ -120,15 +122,17 @@ def embedded_tasks(
     """
     numbers = [np.minimum(np.arange(i, i + TASKS_AT_ONCE), tasks - 1) for i in range(0, tasks, TASKS_AT_ONCE)]
     key = jax.random.key(seed)
-    if normalisation is Normalisation.BATCH or sampler.split.augmentation is not None:
+    split = sampler.split
+    if normalisation is Normalisation.BATCH or split.augmentation is not None:
         for batch in numbers:
             raw = make_batch(sampler, seed, [int(i) for i in batch])
-            yield _embed_each(backbone, to_episodes(raw, sampler.split.augmentation, key), statistics, normalisation)
+            episodes = to_episodes(raw, split.augmentation, key, split.scaling)
+            yield _embed_each(backbone, episodes, statistics, normalisation)
         return
     drawn = [sampler.draw(seed, index) for index in range(tasks)]
     used = np.unique(np.concatenate([np.concatenate([e.support.ravel(), e.query.ravel()]) for e in drawn]))
-    embeddings = _embed_examples(backbone, statistics, sampler.split.examples, used)
-    place = np.zeros(len(sampler.split.examples), np.int64)
+    embeddings = _embed_examples(backbone, statistics, split, used)
+    place = np.zeros(len(split.examples), np.int64)
     place[used] = np.arange(len(used))
     for batch in numbers:
         index_episodes = [drawn[i] for i in batch]
@@ -149,15 +153,18 @@ def _embed_each(
 
 
 def _embed_examples(
-    backbone: AbstractBackbone, statistics: Any, examples: np.ndarray, used: np.ndarray
+    backbone: AbstractBackbone, statistics: Any, split: Split, used: np.ndarray
 ) -> Float[np.ndarray, "example feature"]:
     parts = []
     for start in range(0, len(used), IMAGES_AT_ONCE):
         chosen = np.resize(used[start : start + IMAGES_AT_ONCE], IMAGES_AT_ONCE)
-        parts.append(np.asarray(_embed_with_running_statistics(backbone, statistics, examples[chosen])))
+        images = split.examples[chosen]
+        parts.append(np.asarray(_embed_with_running_statistics(backbone, statistics, images, split.scaling)))
     return np.concatenate(parts)[: len(used)]
 
 
 @eqx.filter_jit
-def _embed_with_running_statistics(backbone: AbstractBackbone, statistics: Any, examples: Array | np.ndarray) -> Array:
-    return backbone(scale_bytes(jnp.asarray(examples)), statistics, Normalisation.RUNNING)[0]
+def _embed_with_running_statistics(
+    backbone: AbstractBackbone, statistics: Any, examples: Array | np.ndarray, scaling: PixelScaling | None
+) -> Array:
+    return backbone(scale_bytes(jnp.asarray(examples), scaling), statistics, Normalisation.RUNNING)[0]

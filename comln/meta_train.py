@@ -16,6 +16,7 @@ import optax
 from comln.backbones import Normalisation
 from comln.data.augmentation import AbstractAugmentation
 from comln.data.batches import TaskBatch, make_batch, to_episodes
+from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
 from comln.data.sampling import Sampler
 from comln.episodic import meta_loss
@@ -105,8 +106,8 @@ def meta_train(
     key, first = jax.random.key(seed), int(state.step)
     since, sound_so_far = time.perf_counter(), None
     for batch in prefetch(tasks_of, first, steps):
-        augmentation = sampler_of(int(state.step)).split.augmentation
-        state, values, finite = update(state, batch, key, optimiser, augmentation)
+        split = sampler_of(int(state.step)).split
+        state, values, finite = update(state, batch, key, optimiser, split.augmentation, split.scaling)
         report = {name: float(value) for name, value in values.items()}
         step, now = int(state.step), time.perf_counter()
         if report["dropped_tasks"] == tasks_per_step:
@@ -133,10 +134,11 @@ def update(
     key: PRNGKeyArray,
     optimiser: optax.GradientTransformation,
     augmentation: AbstractAugmentation | None,
+    scaling: PixelScaling | None = None,
 ) -> tuple[TrainState, dict[str, Array], Bool[Array, ""]]:
     """Return the state after one update on a batch of tasks, what is nice to know of it, and whether all is finite."""
     augmentation_key, adaptation_key = jax.random.split(key)
-    episodes = to_episodes(batch, augmentation, augmentation_key)
+    episodes = to_episodes(batch, augmentation, augmentation_key, scaling)
     parameters, fixed = eqx.partition(state.learner, eqx.is_inexact_array)
 
     def loss_of(parameters: Any) -> Any:

@@ -18,12 +18,16 @@ from cattrs.strategies import configure_tagged_union
 from comln.checkpoint import Checkpoints
 from comln.meta_train import TrainState, start_training
 from comln.optimiser import SGD, Adam, StepwiseAdam
+from comln.recipes.backbones import BackboneConfig, Conv4Config
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import LearnerConfig
 
-converter = cattrs.Converter(forbid_extra_keys=True)
+# Tuples become lists, as in JSON: what was written down equals what it was written from.
+converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
 configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
 configure_tagged_union(LearnerConfig, converter, tag_name="kind")
+# A run from before there were several networks has one without a name.
+configure_tagged_union(BackboneConfig, converter, tag_name="kind", default=Conv4Config)
 
 
 class RunError(ValueError):

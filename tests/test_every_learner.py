@@ -49,7 +49,7 @@ class Dense(AbstractBackbone):
     def initial_statistics(self):
         return ()
 
-    def __call__(self, inputs, statistics, normalisation):
+    def __call__(self, inputs, statistics, normalisation, key=None):
         return jnp.tanh(inputs @ self.weights.T), statistics
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 
-from comln.typing import Array, Float
+from comln.typing import Array, Float, PRNGKeyArray
 
 
 class Normalisation(enum.Enum):
@@ -37,9 +37,14 @@ class AbstractBackbone(eqx.Module):
 
     @abc.abstractmethod
     def __call__(
-        self, inputs: Float[Array, "example ..."], statistics: Any, normalisation: Normalisation
+        self,
+        inputs: Float[Array, "example ..."],
+        statistics: Any,
+        normalisation: Normalisation,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "example ..."], Any]:
         """Return the embeddings, and the statistics moved by this batch (unmoved with `Normalisation.RUNNING`).
 
-        Embeddings have shape `(example, feature)`, but for `Identity`, which returns its inputs.
+        Embeddings have shape `(example, feature)`, but for `Identity`, which returns its inputs. `key` is for what is
+        random in training (dropout); `None` is the deterministic form, used in evaluation and in inner loops.
         """

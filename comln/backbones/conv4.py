@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from comln.backbones.base import AbstractBackbone, Normalisation
-from comln.backbones.layers import BatchNorm, BatchStatistics, Convolution, convolve, max_pool
+from comln.backbones.layers import BatchNorm, BatchStatistics, Convolution, convolve, norm_and_pool
 from comln.typing import Array, Float, PRNGKeyArray
 
 
@@ -19,6 +19,8 @@ class Conv4(AbstractBackbone):
 
     - `scale_output`: divide the embedding by the square root of its size $d$, so that its norm does not grow with $d$.
       Without, the norm squared is of order $d$, and the horizon is worth $d$ times as much.
+    - `bfloat16`: compute the features in bfloat16, for accelerators. Parameters, statistics and embeddings keep the
+      precision of the inputs.
 
     **Example:** the sizes of the paper's network.
 
@@ -31,6 +33,7 @@ class Conv4(AbstractBackbone):
     norms: tuple[BatchNorm, ...]
     image_size: int
     scale_output: bool
+    bfloat16: bool = False
 
     @classmethod
     def init(
@@ -41,6 +44,7 @@ class Conv4(AbstractBackbone):
         key: PRNGKeyArray,
         scale_output: bool = True,
         convolve: Callable[[Array, Array], Array] = convolve,
+        bfloat16: bool = False,
     ) -> "Conv4":
         """Return a network for square images of `image_size` pixels; at least 16, for four halvings.
 
@@ -53,7 +57,7 @@ class Conv4(AbstractBackbone):
             Convolution.init(size, filters, use_bias=False, key=k, convolve=convolve)
             for size, k in zip(inputs, keys, strict=True)
         )
-        return cls(convolutions, tuple(BatchNorm.init(filters) for _ in inputs), image_size, scale_output)
+        return cls(convolutions, tuple(BatchNorm.init(filters) for _ in inputs), image_size, scale_output, bfloat16)
 
     @property
     def embedding_size(self) -> int:
@@ -67,14 +71,15 @@ class Conv4(AbstractBackbone):
         inputs: Float[Array, "example height width channel"],
         statistics: tuple[BatchStatistics, ...],
         normalisation: Normalisation,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "example feature"], tuple[BatchStatistics, ...]]:
-        hidden, moved = inputs, []
+        hidden, moved = inputs.astype(jnp.bfloat16) if self.bfloat16 else inputs, []
         for convolution, norm, averages in zip(self.convolutions, self.norms, statistics, strict=True):
-            hidden, averages = norm(convolution(hidden), averages, normalisation)
             # The maximum commutes with the ReLU, which is applied to a quarter of the values this way.
-            hidden = jax.nn.relu(max_pool(hidden))
+            hidden, averages = norm_and_pool(norm, convolution(hidden), averages, normalisation)
+            hidden = jax.nn.relu(hidden)
             moved.append(averages)
-        embeddings = hidden.reshape(hidden.shape[0], -1)
+        embeddings = hidden.reshape(hidden.shape[0], -1).astype(inputs.dtype)
         scale = 1 / jnp.sqrt(embeddings.shape[1]) if self.scale_output else 1.0
         return embeddings * jnp.asarray(scale, embeddings.dtype), tuple(moved)
 

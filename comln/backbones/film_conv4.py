@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from comln.backbones.base import Normalisation
 from comln.backbones.conv4 import check_sizes
-from comln.backbones.layers import BatchNorm, Convolution, convolve, convolve_by_patches, max_pool
+from comln.backbones.layers import BatchNorm, Convolution, convolve, convolve_by_patches, norm_and_pool
 from comln.typing import Array, Float, PRNGKeyArray
 
 
@@ -81,8 +81,8 @@ class FilmConv4(eqx.Module):
 
     def _block(self, number: int, hidden: Array) -> Array:
         norm = self.norms[number]
-        normalised, _ = norm(self.convolutions[number](hidden), norm.initial_statistics(), Normalisation.BATCH)
-        return max_pool(normalised)
+        mixed = self.convolutions[number](hidden)
+        return norm_and_pool(norm, mixed, norm.initial_statistics(), Normalisation.BATCH)[0]
 
 
 def _uniform(key: PRNGKeyArray, shape: tuple[int, ...], bound: float) -> Array:

@@ -5,7 +5,7 @@ __all__ = ["Identity"]
 from typing import Any
 
 from comln.backbones.base import AbstractBackbone, Normalisation
-from comln.typing import Array, Float
+from comln.typing import Array, Float, PRNGKeyArray
 
 
 class Identity(AbstractBackbone):
@@ -31,6 +31,10 @@ class Identity(AbstractBackbone):
         return ()
 
     def __call__(
-        self, inputs: Float[Array, "example ..."], statistics: Any, normalisation: Normalisation
+        self,
+        inputs: Float[Array, "example ..."],
+        statistics: Any,
+        normalisation: Normalisation,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "example ..."], Any]:
         return inputs, statistics

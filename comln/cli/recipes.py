@@ -11,6 +11,7 @@ from rich.table import Table
 
 from comln.cli.options import fail, parse
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
+from comln.recipes.backbones import BACKBONES
 from comln.recipes.protocols import original_of
 from comln.run import converter
 
@@ -52,6 +53,7 @@ def run(arguments: list[str]) -> int:
     console = Console()
     console.print(table)
     console.print(f"--learner: {', '.join(LEARNERS)}    --protocol: {', '.join(PROTOCOLS)}", highlight=False)
+    console.print(f"with another network: RECIPE-{', RECIPE-'.join(BACKBONES)}", highlight=False)
     return 0
 
 

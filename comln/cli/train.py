@@ -23,7 +23,7 @@ from comln.data.sampling import Sampler
 from comln.data.source import content_hash
 from comln.evaluate import evaluate
 from comln.meta_train import Divergence, StepReport, TrainState, meta_train, start_training
-from comln.recipes import find
+from comln.recipes import NAMES, find
 from comln.recipes.experiment import Experiment
 from comln.run import RunError, RunFolder, converter
 
@@ -99,10 +99,16 @@ def _options(arguments: Sequence[str]) -> TrainOptions:
                 return following if word == flag else word.removeprefix(f"{flag}=")
         return otherwise
 
-    # Learner and protocol decide which options there are, the recipe only their defaults. It may stand anywhere, and
-    # only a whole parse tells it from the value of an option; so the same words are read again with its defaults.
+    # Learner, protocol and the recipe's network decide which options there are; the recipe's defaults are more. It may
+    # stand anywhere, and only a whole parse tells it from the value of an option: the same words are read again.
     method = value_of("--learner", TrainOptions.learner), value_of("--protocol", TrainOptions.protocol)
-    named = parse(TrainOptions, arguments, "train", TrainOptions(find(TrainOptions.recipe, *method)))
+    likely = [
+        word
+        for before, word in itertools.pairwise(["", *arguments])
+        if word in NAMES and (before in ("--resume", "--json") or not before.startswith("--"))
+    ]
+    first = likely[0] if likely else TrainOptions.recipe
+    named = parse(TrainOptions, arguments, "train", TrainOptions(find(first, *method), first))
     return parse(TrainOptions, arguments, "train", TrainOptions(find(named.recipe, *method)))
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from comln.data.augmentation import AbstractAugmentation
+from comln.data.pixel_scaling import PixelScaling
 from comln.data.sampling import IndexEpisode, Sampler
 from comln.episode import Episode, Examples
 from comln.typing import Array, Float, Num, PRNGKeyArray
@@ -42,8 +43,13 @@ def gather(
     return TaskBatch(support, query, np.asarray(indices, np.uint32))
 
 
-def to_episodes(batch: TaskBatch, augmentation: AbstractAugmentation | None, key: PRNGKeyArray) -> Episode:
-    """Return a batch of episodes: classes one-hot, examples varied by `augmentation`, bytes scaled to [0, 1].
+def to_episodes(
+    batch: TaskBatch,
+    augmentation: AbstractAugmentation | None,
+    key: PRNGKeyArray,
+    scaling: PixelScaling | None = None,
+) -> Episode:
+    """Return a batch of episodes: classes one-hot, examples varied by `augmentation`, bytes scaled by `scale_bytes`.
 
     The variation of a task is a pure function of `key` and its number. Traceable.
     """
@@ -54,8 +60,8 @@ def to_episodes(batch: TaskBatch, augmentation: AbstractAugmentation | None, key
         if augmentation is not None:
             examples = augmentation(examples, jax.random.fold_in(key, number))
         return Episode(
-            _label(scale_bytes(examples[: ways * shots]), ways, shots),
-            _label(scale_bytes(examples[ways * shots :]), ways, queries),
+            _label(scale_bytes(examples[: ways * shots], scaling), ways, shots),
+            _label(scale_bytes(examples[ways * shots :], scaling), ways, queries),
         )
 
     return jax.vmap(one_task)(*map(jnp.asarray, batch))
@@ -65,10 +71,12 @@ def _merge(x: Array) -> Array:
     return x.reshape(-1, *x.shape[2:])
 
 
-def scale_bytes(x: Num[Array, "..."]) -> Float[Array, "..."]:
-    """Return bytes as numbers in [0, 1], and other numbers as they are, in the default precision."""
+def scale_bytes(x: Num[Array, "..."], scaling: PixelScaling | None = None) -> Float[Array, "..."]:
+    """Return bytes as `scaling` has them, without it in [0, 1]; and other numbers as they are. In default precision."""
     numbers = x.astype(jnp.result_type(float))
-    return numbers / 255 if x.dtype == jnp.uint8 else numbers
+    if x.dtype != jnp.uint8:
+        return numbers
+    return numbers / 255 if scaling is None else scaling(numbers)
 
 
 def _label(examples: Array, ways: int, each: int) -> Examples:

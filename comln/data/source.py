@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comln.data.augmentation import AbstractAugmentation
+from comln.data.pixel_scaling import PixelScaling
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Split:
     - `content_hash`: a digest of all of the above, by which a run knows its data again.
     - `augmentation`: how a training example is varied, drawn anew for each use. An augmented example may be drawn more
       than once in an episode, since each use makes another image. `None`: examples are used as they are, at most once.
+    - `scaling`: how bytes become numbers, after augmentation; in training and in evaluation alike. `None`: they are
+      divided by 255.
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +35,7 @@ class Split:
     group_of: np.ndarray
     content_hash: str
     augmentation: AbstractAugmentation | None = None
+    scaling: PixelScaling | None = None
 
 
 def content_hash(splits: Mapping[str, Split]) -> str:

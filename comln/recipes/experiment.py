@@ -15,7 +15,8 @@ from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
 from comln.learners import AbstractLearner
 from comln.optimiser import SGD, Adam, StepwiseAdam
-from comln.recipes.learners import COMLNConfig, Conv4Config, LearnerConfig, Setting
+from comln.recipes.backbones import BackboneConfig, Conv4Config
+from comln.recipes.learners import COMLNConfig, LearnerConfig, Setting
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Experiment:
     """shapes of which each update takes one at random, instead of `train` alone"""
     data: GlyphsData = GlyphsData()
     """where examples come from"""
-    backbone: Conv4Config = field(default=Conv4Config())
+    backbone: BackboneConfig = field(default=Conv4Config())
     """the embedding network"""
     learner: LearnerConfig = field(default=COMLNConfig())
     """the method"""

@@ -4,7 +4,6 @@ __all__ = [
     "ANILConfig",
     "CAVIAConfig",
     "COMLNConfig",
-    "Conv4Config",
     "HorizonOf",
     "IMAMLConfig",
     "LEOConfig",
@@ -30,7 +29,7 @@ from typing import Any
 
 import jax
 
-from comln.backbones import AbstractBackbone, Conv4, FilmConv4
+from comln.backbones import AbstractBackbone, FilmConv4
 from comln.backbones.layers import convolve, convolve_by_patches
 from comln.learners import (
     ANIL,
@@ -54,17 +53,8 @@ from comln.learners import (
     ProximalPull,
     TaskHorizon,
 )
+from comln.recipes.backbones import BackboneConfig, Conv4Config, ResNet12Config
 from comln.typing import Array, PRNGKeyArray
-
-
-@dataclass(frozen=True)
-class Conv4Config:
-    """The four-block convolutional network."""
-
-    filters: int = 32
-    """channels of every block"""
-    scale_output: bool = True
-    """divide embeddings by the square root of their size"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Setting:
     - `key`: of the initial weights.
     """
 
-    network: Conv4Config
+    network: BackboneConfig
     image_size: int
     channels: int
     ways: int
@@ -86,11 +76,18 @@ class Setting:
     def backbone(self, convolve: Callable[[Array, Array], Array] = convolve) -> AbstractBackbone:
         """Return the untrained network."""
         key, _ = jax.random.split(self.key)
-        sizes = self.image_size, self.channels, self.network.filters
-        return Conv4.init(*sizes, key, self.network.scale_output, convolve)
+        return self.network.build(self.image_size, self.channels, key, convolve)
 
     def adaptable_backbone(self) -> AbstractBackbone:
-        """Return the untrained network in a form that may be differentiated twice, with weights for every task."""
+        """Return the untrained network in a form that may be differentiated twice, with weights for every task.
+
+        **Raises:** `ValueError` for dropout, which the inner steps of these methods do not have.
+        """
+        if isinstance(self.network, ResNet12Config) and (self.network.dropout > 0 or self.network.drop_block > 0):
+            raise ValueError(
+                "Methods that adapt a whole network to each task do it without dropout and DropBlock. "
+                "Add --backbone.dropout 0 --backbone.drop-block 0."
+            )
         return self.backbone(convolve_by_patches)
 
     def head_key(self) -> PRNGKeyArray:
@@ -337,6 +334,11 @@ class CAVIAConfig(AbstractLearnerConfig):
         )
 
     def build(self, setting: Setting) -> AbstractLearner:
+        if not isinstance(setting.network, Conv4Config):
+            raise ValueError(
+                "CAVIA adapts a Conv-4 of its own kind, and no other network. Take a recipe whose name ends in the "
+                "number of shots, or another --learner."
+            )
         if setting.network.scale_output:
             raise ValueError("CAVIA's network ends in logits, not embeddings. Leave out --backbone.scale-output.")
         network = FilmConv4.init(

@@ -11,12 +11,12 @@ from comln.backbones import Normalisation
 from comln.data.sampling import EpisodeShape
 from comln.learners import ConjugateGradients, ProximalPull
 from comln.optimiser import SGD, Adam, StepwiseAdam
+from comln.recipes.backbones import Conv4Config
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import (
     ANILConfig,
     CAVIAConfig,
     COMLNConfig,
-    Conv4Config,
     IMAMLConfig,
     LeapConfig,
     LearnerConfig,

@@ -101,17 +101,17 @@ def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int) -> 
         0,
         TRIAL_STEPS[1],
     )
-    augmentation = samplers[0].split.augmentation
+    split = samplers[0].split
     spent: list[float] = []
     memory, programs = 0, {}
     for batch in batches:
         shape = batch.support.shape
         if shape not in programs:
             jitted: Any = update
-            programs[shape] = jitted.lower(state, batch, key, optimiser, augmentation).compile()
+            programs[shape] = jitted.lower(state, batch, key, optimiser, split.augmentation, split.scaling).compile()
             memory = max(memory, temporary_bytes(programs[shape].compiled))
         began = time.perf_counter()
-        state, _, finite = programs[shape](state, batch, key, optimiser, augmentation)
+        state, _, finite = programs[shape](state, batch, key, optimiser, split.augmentation, split.scaling)
         jax.block_until_ready(finite)
         spent.append(time.perf_counter() - began)
         if len(spent) > TRIAL_STEPS[0] and sum(spent) > TRIAL_SECONDS:

@@ -16,6 +16,7 @@ from comln.cli.train import _options
 from comln.data.sampling import EpisodeShape
 from comln.optimiser import SGD
 from comln.recipes import LEARNERS
+from comln.recipes.backbones import Conv4Config, ResNet12Config
 
 SMALL = ["--tasks-per-step", "2", "--train.queries", "2", "--backbone.filters", "4", "--tasks", "4"]
 
@@ -122,6 +123,8 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_
         (["train", "--backbone.filters", "0"], "at least 1 filter"),
         (["train", "--learner.support-smoothing", "1.5"], "support_smoothing must be at least 0 and below 1"),
         (["train", "--learner.proximal", "-1"], "proximal must be at least 0"),
+        (["train", "glyphs-5way-1shot-resnet12", "--learner", "cavia"], "CAVIA adapts a Conv-4 of its own kind"),
+        (["train", "glyphs-5way-1shot-resnet12", "--backbone.drop-block", "0.1"], "between 1 and 1 pixels wide"),
         (["train", "--optimiser.learning-rate", "nan"], "learning_rate must be at least 0 and finite"),
         (["train", "--optimiser.warmup", "-3"], "warm-up is a share of the steps"),
         (["train", "--tasks", "1"], "--tasks must be at least 2"),
@@ -144,6 +147,15 @@ def test_a_users_mistake_gets_one_clear_line_and_leaves_nothing(words, message, 
     assert code == 2 and printed == ""
     assert message in " ".join(err.split()) and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recipes_network_decides_which_options_there_are():
+    name = "glyphs-5way-1shot-resnet12"
+    for words in ([name, "--backbone.global-average"], ["--resume", name, "--backbone.global-average"]):
+        assert _options(words).experiment.backbone == ResNet12Config(global_average=True)
+    # Where the name is the value of an option, it asks for nothing.
+    options = _options(["--out", name, "--backbone.filters", "4"])
+    assert options.experiment.backbone == Conv4Config(4) and options.recipe == "glyphs-5way-1shot"
 
 
 def test_a_wrong_option_is_explained(tmp_path, capsys):

@@ -8,7 +8,9 @@ from comln.data.source import Split
 STILL = AffineJitter(size=16, pixel=1.0, rotation=0.0, log_scale=0.0, shear=0.0, shift=0.0)
 
 
-def stripes(classes: int = 6, groups: int = 8, variants: int = 3, augmentation=None, seed: int = 0) -> Split:
+def stripes(
+    classes: int = 6, groups: int = 8, variants: int = 3, augmentation=None, scaling=None, seed: int = 0
+) -> Split:
     """Return 16 x 16 pictures whose rows are bright where the class says so, with noise."""
     rng = np.random.default_rng(seed)
     patterns = rng.random((classes, 16, 1)) > 0.5
@@ -22,4 +24,5 @@ def stripes(classes: int = 6, groups: int = 8, variants: int = 3, augmentation=N
         group_of=np.tile(np.repeat(np.arange(groups), variants), classes),
         content_hash=f"stripes {seed}",
         augmentation=augmentation,
+        scaling=scaling,
     )

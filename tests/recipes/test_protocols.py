@@ -1,12 +1,14 @@
 import dataclasses
+import json
 
 import pytest
 
-from comln.backbones import Normalisation
+from comln.backbones import Normalisation, ResNet12
 from comln.data.sampling import EpisodeShape
 from comln.learners import ConjugateGradients
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
+from comln.recipes.backbones import Conv4Config, ResNet12Config
 from comln.recipes.learners import (
     ANILConfig,
     IMAMLConfig,
@@ -20,13 +22,17 @@ from comln.recipes.protocols import original_of
 from comln.run import converter
 
 NAMES = [module.EXPERIMENT.name for module in RECIPES]
-ALL = [(name, learner, protocol) for name in NAMES for learner in LEARNERS for protocol in PROTOCOLS]
+RESNET = f"{NAMES[0]}-resnet12"
+ALL = [(name, learner, protocol) for name in (*NAMES, RESNET) for learner in LEARNERS for protocol in PROTOCOLS]
 
 
 @pytest.mark.parametrize(("name", "learner", "protocol"), ALL)
 def test_every_experiment_survives_being_written_down(name, learner, protocol):
     experiment = find(name, learner, protocol)
-    assert converter.structure(converter.unstructure(experiment), Experiment) == experiment
+    written = converter.unstructure(experiment)
+    assert converter.structure(written, Experiment) == experiment
+    # A run that is resumed compares what it was started with, read back, with what it is asked for.
+    assert json.loads(json.dumps(written)) == written
     assert experiment.name == name
 
 
@@ -118,3 +124,37 @@ def test_a_name_that_is_not_known_gets_the_nearest_that_is():
     ):
         with pytest.raises(ValueError, match=message):
             find(*words)
+
+
+def test_the_end_of_a_name_asks_for_the_network_and_changes_nothing_else():
+    for learner in ("comln", "protonet"):
+        plain, other = find(NAMES[0], learner, "house"), find(RESNET, learner, "house")
+        assert other.backbone == ResNet12Config(scale_output=plain.backbone.scale_output)
+        assert dataclasses.replace(other, name=plain.name, backbone=plain.backbone) == plain
+    with pytest.raises(ValueError, match=f"Did you mean '{RESNET}'"):
+        find(f"{RESNET}x", "comln", "house")
+
+
+@pytest.mark.parametrize("learner", ["comln", "maml"])
+def test_both_kinds_of_learners_are_built_on_either_network(learner):
+    narrow = ResNet12Config(widths=(2, 3, 4, 5), bfloat16=True)
+    model = dataclasses.replace(find(RESNET, learner, "house"), backbone=narrow).build(0)
+    network = model.backbone if learner == "comln" else getattr(model, "network").network  # noqa: B009
+    assert isinstance(network, ResNet12) and network.embedding_size == 5 and network.bfloat16
+
+
+def test_cavia_refuses_a_network_that_is_not_its_own():
+    with pytest.raises(ValueError, match=r"CAVIA adapts a Conv-4 of its own kind"):
+        find(RESNET, "cavia", "house").build(0)
+
+
+@pytest.mark.parametrize("backbone", [ResNet12Config(dropout=0.1), ResNet12Config(drop_block=0.1)])
+def test_methods_that_adapt_a_whole_network_refuse_dropout(backbone):
+    with pytest.raises(ValueError, match=r"without dropout and DropBlock.*--backbone.dropout 0"):
+        dataclasses.replace(find(RESNET, "maml", "house"), backbone=backbone).build(0)
+
+
+def test_a_run_from_before_there_were_several_networks_can_be_read():
+    written = converter.unstructure(find(NAMES[0], "comln", "house"))
+    written["backbone"] = {"filters": 7, "scale_output": False}
+    assert converter.structure(written, Experiment).backbone == Conv4Config(7, scale_output=False)

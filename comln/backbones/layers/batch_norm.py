@@ -1,6 +1,6 @@
 r"""Batch normalisation as a pure function of its input and its running averages (Ioffe and Szegedy, 2015)."""
 
-__all__ = ["BatchNorm", "BatchStatistics"]
+__all__ = ["BatchNorm", "BatchStatistics", "as_channel"]
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -52,11 +52,26 @@ class BatchNorm(eqx.Module):
         statistics: BatchStatistics,
         normalisation: Normalisation,
     ) -> tuple[Float[Array, "example height width channel"], BatchStatistics]:
-        """Return the normalised inputs, and the running averages moved by this batch."""
+        """Return the normalised inputs, in their own precision, and the running averages moved by this batch."""
+        factor, shift, statistics = self.affine_map(inputs, statistics, normalisation)
+        normalised = inputs.astype(factor.dtype) * as_channel(factor) + as_channel(shift)
+        return normalised.astype(inputs.dtype), statistics
+
+    def affine_map(
+        self,
+        inputs: Float[Array, "example height width channel"],
+        statistics: BatchStatistics,
+        normalisation: Normalisation,
+    ) -> tuple[Float[Array, " channel"], Float[Array, " channel"], BatchStatistics]:
+        """Return what each channel is multiplied by, what is added then, and the moved running averages.
+
+        All are in the precision of `scale`, whatever that of the inputs.
+        """
         if normalisation is Normalisation.BATCH:
-            mean = jnp.mean(inputs, axis=(0, 1, 2))
+            numbers = inputs.astype(self.scale.dtype)
+            mean = jnp.mean(numbers, axis=(0, 1, 2))
             # Cheaper than the two-pass form by one read of the inputs; they are of order one, so nothing cancels.
-            variance = jnp.maximum(jnp.mean(jnp.square(inputs), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
+            variance = jnp.maximum(jnp.mean(jnp.square(numbers), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
             statistics = BatchStatistics(
                 self.decay * statistics.mean + (1 - self.decay) * mean,
                 self.decay * statistics.variance + (1 - self.decay) * variance,
@@ -64,8 +79,9 @@ class BatchNorm(eqx.Module):
         else:
             mean, variance = statistics.mean, statistics.variance
         factor = self.scale / jnp.sqrt(variance + self.epsilon)
-        return inputs * _as_channel(factor) + _as_channel(self.shift - mean * factor), statistics
+        return factor, self.shift - mean * factor, statistics
 
 
-def _as_channel(values: Float[Array, " channel"]) -> Float[Array, "1 1 1 channel"]:
+def as_channel(values: Float[Array, " channel"]) -> Float[Array, "1 1 1 channel"]:
+    """Return one number for each channel as an array that fits images."""
     return values[None, None, None, :]

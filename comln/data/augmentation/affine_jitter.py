@@ -1,24 +1,12 @@
-"""Random variations of images, on the device, each a pure function of a key."""
+"""Rotated, scaled, sheared and shifted images."""
 
-__all__ = ["AbstractAugmentation", "AffineJitter"]
+__all__ = ["AffineJitter"]
 
-import abc
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from comln.data.augmentation.base import AbstractAugmentation
 from comln.typing import Array, Float, PRNGKeyArray, UInt8
-
-
-class AbstractAugmentation(eqx.Module):
-    """A way to vary images, each independently of the others."""
-
-    @abc.abstractmethod
-    def __call__(
-        self, images: UInt8[Array, "example height width channel"], key: PRNGKeyArray
-    ) -> UInt8[Array, "example new_height new_width channel"]:
-        """Return the images varied. The same key varies them the same way."""
 
 
 class AffineJitter(AbstractAugmentation):
