@@ -44,7 +44,7 @@ SETTINGS = [
 def described(learner, settings):
     """Return what was set, as JSON can hold it."""
     values = {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        name: dataclasses.asdict(value) if isinstance(value, ConjugateGradients) else value
         for name, value in settings.items()
     }
     return {"learner": learner, "settings": values, "seconds": SECONDS, "tasks": TASKS, "recipe": RECIPE}
