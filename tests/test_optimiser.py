@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +22,19 @@ def optax_may_mix_types():
         yield
 
 
+def numbers_of(learner) -> Any:
+    """Return what is meta-learned of a learner."""
+    return eqx.filter(learner, eqx.is_inexact_array)
+
+
 def updates(optimiser, gradients, learner=LEARNER, steps=60):
     """Return the changes of W0 and of log T, one for each gradient; every entry of W0 has the same."""
     transformation: Any = optimiser.build(learner, steps)
-    state, changes = transformation.init(learner), []
+    parameters = numbers_of(learner)
+    state, changes = transformation.init(parameters), []
     for gradient in gradients:
-        slopes = jax.tree.map(lambda x, g=gradient: jnp.full_like(x, g), learner)
-        change, state = transformation.update(slopes, state, learner)
+        slopes = jax.tree.map(lambda x, g=gradient: jnp.full_like(x, g), parameters)
+        change, state = transformation.update(slopes, state, parameters)
         changes.append((np.asarray(change.initial_weights), float(change.log_horizon)))
     return changes
 
@@ -56,10 +63,10 @@ def test_numbers_are_clipped_before_arrays():
     np.testing.assert_allclose(weights, -0.1 * 0.5 / 1.5, rtol=1e-6)
     # Uneven numbers: (10, 1, 1, 1) become (1, 1, 1, 1), of norm 2; shortened first, they would stay uneven.
     transformation: Any = StepwiseAdam(0.1, epsilon=1.0, clip_numbers=1.0, clip_arrays=1.0).build(LEARNER, 60)
-    slopes = jax.tree.map(jnp.zeros_like, LEARNER)
+    parameters = numbers_of(LEARNER)
     uneven = jnp.array([[10.0, 1.0], [1.0, 1.0]])
-    slopes = jax.tree.map(lambda x: uneven if x.shape == (2, 2) else x, slopes)
-    change, _ = transformation.update(slopes, transformation.init(LEARNER), LEARNER)
+    slopes = jax.tree.map(lambda x: uneven if x.shape == (2, 2) else jnp.zeros_like(x), parameters)
+    change, _ = transformation.update(slopes, transformation.init(parameters), parameters)
     np.testing.assert_allclose(change.initial_weights, -0.1 * 0.5 / 1.5, rtol=1e-6)
 
 
@@ -89,9 +96,10 @@ def test_groups_of_adam_have_their_own_rates_and_step_sizes_do_not_decay():
     assert horizon == pytest.approx(-0.01, rel=1e-3)
     learner = MetaSGD.init(Identity(2), 2, jax.random.key(0))
     transformation: Any = Adam(learning_rate=0.1, warmup=0.0, weight_decay=0.5).build(learner, 10_000)
-    state, nothing = transformation.init(learner), jax.tree.map(jnp.zeros_like, learner)
-    _, state = transformation.update(nothing, state, learner)
-    change, _ = transformation.update(nothing, state, learner)
+    parameters = numbers_of(learner)
+    state, nothing = transformation.init(parameters), jax.tree.map(jnp.zeros_like, parameters)
+    _, state = transformation.update(nothing, state, parameters)
+    change, _ = transformation.update(nothing, state, parameters)
     assert float(jnp.max(jnp.abs(change.step_sizes.linear.weights))) == 0.0
     np.testing.assert_allclose(change.network.linear.weights, -0.1 * 0.5 * learner.network.linear.weights, rtol=1e-3)
 

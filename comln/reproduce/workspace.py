@@ -6,7 +6,7 @@ import enum
 import gc
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ class Budget(enum.StrEnum):
     FULL = "full"
 
 
+def _say_nothing(what: str, done: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder of parts that are computed once, and a budget.
@@ -34,7 +38,7 @@ class Workspace:
 
     folder: Path
     budget: Budget = Budget.COMMITTED
-    on_progress: Callable[[str, float], None] = lambda what, done: None
+    on_progress: Callable[[str, float], None] = field(default_factory=lambda: _say_nothing)
 
     def kept(self, name: str, configuration: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return what `compute` returns: from the disk, if it was computed with this configuration before.

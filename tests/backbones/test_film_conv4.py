@@ -1,5 +1,6 @@
 """CAVIA's network, against its layers written out one by one."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def test_logits_are_those_of_the_layers_written_out(seed):
     key_images, key_context = jax.random.split(jax.random.key(seed))
     images = jax.random.normal(key_images, (EXAMPLES, PIXELS, PIXELS, 1))
     context = jax.random.normal(key_context, (CONTEXT,))
-    found = jax.jit(lambda m, x, c: m.branch(m.trunk(x), c))(model, images, context)
+    found = eqx.filter_jit(lambda m, x, c: m.branch(m.trunk(x), c))(model, images, context)
     np.testing.assert_allclose(found, literal_logits(model, images, np.asarray(context)), rtol=1e-9, atol=1e-10)
 
 

@@ -13,12 +13,13 @@ NAME = "glyphs-5way-1shot"
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_no_number_of_a_learner_may_be_senseless(learner):
-    """Whatever number is set to NaN is refused by name, before anything is built."""
+    """Whatever is set to NaN, or to a negative count, is refused by name, before anything is built."""
     config = HOUSE[learner].learner
-    numbers = [f.name for f in dataclasses.fields(config) if isinstance(getattr(config, f.name), int | float)]
-    for name in numbers:
-        with pytest.raises(ValueError, match=f"The learner's {name} must be"):
-            dataclasses.replace(config, **{name: math.nan})
+    for name in (field.name for field in dataclasses.fields(config)):
+        senseless = {float: math.nan, int: -1}.get(type(getattr(config, name)))
+        if senseless is not None:
+            with pytest.raises(ValueError, match=f"The learner's {name} must be"):
+                dataclasses.replace(config, **{name: senseless})
 
 
 @pytest.mark.parametrize(
