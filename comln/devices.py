@@ -36,13 +36,13 @@ def task_mesh(devices: int) -> Mesh:
     return Mesh(np.array([device for own in by_process for device in own[:devices]]), (TASK,))
 
 
-def check_divides(tasks: int, mesh: Mesh) -> None:
+def check_divides(tasks: int, devices: int) -> None:
     """Raise `ValueError` where `tasks` cannot be shared out evenly."""
-    if tasks % mesh.size:
-        below, above = tasks - tasks % mesh.size, tasks + -tasks % mesh.size
+    if tasks % devices:
+        below, above = tasks - tasks % devices, tasks + -tasks % devices
         near = f"{above}" if below == 0 else f"{below} or {above}"
         raise ValueError(
-            f"{tasks} tasks a step cannot be shared evenly by {mesh.size} devices. Use --tasks-per-step {near}."
+            f"{tasks} tasks a step cannot be shared evenly by {devices} devices. Use --tasks-per-step {near}."
         )
 
 

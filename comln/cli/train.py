@@ -150,7 +150,7 @@ def _devices(options: TrainOptions) -> Mesh | None:
     else:
         hosts.join(hosts.Hosts(options.coordinator, options.processes, options.process))
     mesh = task_mesh(options.devices)
-    check_divides(options.experiment.tasks_per_step, mesh)
+    check_divides(options.experiment.tasks_per_step, mesh.size)
     return mesh
 
 
