@@ -119,7 +119,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         # The forms are compared first: an attempt to restore arrays of another form would print pages of traces.
-        with contextlib.closing(self._new_manager(ocp.CheckpointManagerOptions(read_only=True))) as manager:
+        with contextlib.closing(self._new_manager(read_only=True)) as manager:
             found = {
                 name: (x.shape, np.dtype(x.dtype)) for name, x in manager.item_metadata(step)["state"].tree.items()
             }
@@ -143,24 +143,27 @@ class Checkpoints:
                 )
 
     def _opened(self) -> "CheckpointManager":
-        import orbax.checkpoint as ocp
-
         if self._manager is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # One process writes, however many there are; the others hold the same state.
-            process = jax.process_index()
-            options = ocp.CheckpointManagerOptions(
-                create=False,
-                cleanup_tmp_directories=True,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(process, {process}),
-            )
-            self._manager = self._new_manager(options)
+            self._manager = self._new_manager(read_only=False)
         return self._manager
 
-    def _new_manager(self, options: Any) -> "CheckpointManager":
+    def _new_manager(self, read_only: bool) -> "CheckpointManager":
         import orbax.checkpoint as ocp
 
-        handlers: Any = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        # One process reads and writes, however many there are: the others must not be waited for.
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(process, {process})
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            multiprocessing_options=alone,
+        )
+        handlers: Any = {
+            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
         return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
 
     def _drop_old(self, manager: "CheckpointManager", best: int | None) -> None:

@@ -56,7 +56,7 @@ def difference(learner, mesh) -> dict[str, float]:
 
 
 def inner_gradients(mesh) -> list[float]:
-    """Return where tasks 0, 1, 2, ... get by one step of size 1 from a shared 1 down the slope of number x parameter."""
+    """Return where tasks 0, 1, 2, ... get by a step from a shared 1 down the slope of number x parameter."""
     numbers = np.arange(float(TASKS // jax.process_count())) + TASKS // jax.process_count() * jax.process_index()
 
     def one_task(shared, number):

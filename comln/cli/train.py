@@ -85,6 +85,7 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
     began = time.monotonic()
     try:
         options = _options(arguments)
+        _check(options)
         mesh = _devices(options)
         folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
         splits = options.experiment.data.load()
@@ -170,17 +171,20 @@ def _options(arguments: Sequence[str]) -> TrainOptions:
     return parse(TrainOptions, arguments, "train", TrainOptions(find(named.recipe, *method)))
 
 
-def _check(options: TrainOptions, folder: RunFolder) -> None:
+def _check(options: TrainOptions) -> None:
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed must be at least 0 and below 2^32, got {options.seed}.")
     if options.tasks < 2:
         raise ValueError(f"--tasks must be at least 2, got {options.tasks}.")
-    if folder.path.exists() and not folder.path.is_dir():
-        raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
     if options.checkpoint_every is not None and options.checkpoint_every < 1:
         raise ValueError(f"--checkpoint-every must be at least 1 step, got {options.checkpoint_every}.")
     if options.experiment.steps < 1 or options.experiment.tasks_per_step < 1:
         raise ValueError("--steps and --tasks-per-step must be at least 1.")
+
+
+def _check_folder(options: TrainOptions, folder: RunFolder) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
     if folder.holds_run() and not options.resume:
         raise ValueError(f"{folder.path} already holds a run. Add --resume to go on with it, or choose another --out.")
     if folder.holds_run():
@@ -199,7 +203,7 @@ def _start_together(options: TrainOptions, folder: RunFolder, data_hash: str, co
     selection, error = Selection(), ""
     if hosts.is_first():
         try:
-            _check(options, folder)
+            _check_folder(options, folder)
             state, selection = _start(options, folder, state, data_hash, command)
         except (ValueError, CheckpointError, OSError) as problem:
             error = str(problem)
