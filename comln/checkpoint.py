@@ -1,20 +1,21 @@
-"""Save and restore the state of a run: atomically, without pickle."""
+"""Save and restore the state of a run: atomically, in the background, without pickle."""
 
-__all__ = ["CheckpointError", "Checkpoints"]
+__all__ = ["CheckpointError", "Checkpoints", "named_arrays", "with_arrays"]
 
 import contextlib
-import json
 import logging
-import os
-import re
-import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import CheckpointManager
 
 KEEP = 2
 State = TypeVar("State")
@@ -26,40 +27,61 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder, newest last. The newest `KEEP` are kept.
+    """The checkpoints in one folder, newest last. The newest `KEEP` are kept, and the best.
 
-    A checkpoint is written under another name, flushed to the disk and renamed, so that it is whole or not there.
+    A checkpoint is a folder named by its step. It is written under another name in the background and renamed, so that
+    it is whole or not there. It holds arrays by name, a checksum of each, and what else is to be remembered.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._manager: CheckpointManager | None = None
+        self._last: tuple[int, int | None] | None = None
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a checkpoint, in order."""
-        found = (re.fullmatch(r"step-(\d+)\.npz", path.name) for path in self.folder.glob("step-*.npz"))
-        return sorted(int(match[1]) for match in found if match)
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
 
-    def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Write the arrays of `state` and a JSON-able `metadata`; drop the oldest checkpoints."""
-        arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in _named_arrays(state)}
-        arrays["metadata"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-        temporary = self.folder / f".step-{step}.{os.getpid()}.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path(step))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise CheckpointError(
-                f"The checkpoint of step {step} could not be written to {self.folder}: {error.strerror or error}. Free "
-                "space or choose another folder with --out; the last good checkpoint is unharmed."
-            ) from error
-        for old in self.steps()[:-KEEP]:
-            self._path(old).unlink(missing_ok=True)
+    def save(self, step: int, state: Any, metadata: dict[str, Any], best: int | None = None) -> None:
+        """Begin to write the arrays of `state` and a JSON-able `metadata`; drop old checkpoints, but not `best`.
+
+        Checkpoints of this step and of later ones, left by an earlier attempt, are replaced. The checkpoint is there
+        for certain when the next `save` or `finish` has returned.
+
+        **Raises:** `CheckpointError` where this checkpoint, or the one before it, cannot be written.
+        """
+        import orbax.checkpoint as ocp
+
+        # Copies, so that nothing can change under the thread that writes.
+        arrays = {name: np.array(leaf) for name, leaf in named_arrays(state).items()}
+        record = {"metadata": metadata, "checksums": {name: _checksum(array) for name, array in arrays.items()}}
+        with self._reporting(step):
+            manager = self._opened()
+        with self._reporting(step if self._last is None else self._last[0]):
+            manager.wait_until_finished()
+        with self._reporting(step):
+            for old in self.steps():
+                if old >= step:
+                    manager.delete(old)
+            self._drop_old(manager, best)
+            parts = ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
+            manager.save(step, args=parts, force=True)
+        self._last = (step, best)
+
+    def finish(self) -> None:
+        """Wait until everything is written, and drop what is old.
+
+        **Raises:** `CheckpointError` where the last checkpoint could not be written.
+        """
+        if self._manager is None or self._last is None:
+            return
+        step, best = self._last
+        with self._reporting(step):
+            self._manager.wait_until_finished()
+            self._drop_old(self._manager, best)
+        self._close()
 
     def restore_newest(self, template: State) -> tuple[State, dict[str, Any]] | None:
         """Return the newest state that can be read, in the form of `template`, and its metadata, or `None` without one.
@@ -68,37 +90,134 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            try:
-                return self._restore(step, template)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                logger.warning(
-                    "The checkpoint of step %d is damaged (%s). Going back to the one before it.", step, error
-                )
+            restored = self.restore(step, template)
+            if restored is not None:
+                return restored
         if steps:
             raise CheckpointError(f"No checkpoint in {self.folder} can be read. Train again with another --out.")
         return None
 
-    def _restore(self, step: int, template: State) -> tuple[State, dict[str, Any]]:
-        with self._path(step).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-        metadata = json.loads(stored.pop("metadata").tobytes())
-        expected = dict(_named_arrays(template))
-        if expected.keys() != stored.keys():
-            raise ValueError(f"it holds other arrays than this run: {sorted(expected.keys() ^ stored.keys())[:3]}")
-        for name, leaf in expected.items():
-            if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
-                raise ValueError(f"{name} has shape {stored[name].shape}, this run has {leaf.shape}")
-        leaves, structure = jax.tree.flatten(template)
-        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(template)]
-        restored = [
-            jnp.asarray(stored[name]) if eqx.is_array(leaf) else leaf for name, leaf in zip(names, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, restored), metadata
+    def restore(self, step: int, template: State) -> tuple[State, dict[str, Any]] | None:
+        """Return the state of a step and its metadata, or `None`, with a warning, where it is damaged or missing.
 
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}.npz"
+        **Raises:** `CheckpointError` where it holds arrays of other names, shapes or types than `template`.
+        """
+        try:
+            stored, record = self._read(step, named_arrays(template))
+            damaged = [name for name, array in stored.items() if _checksum(array) != record["checksums"][name]]
+            if damaged:
+                raise ValueError(f"{damaged[0]} has another checksum")
+            return with_arrays(template, stored), record["metadata"]
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # A damaged file can surface as almost any exception of the libraries that parse it.
+            logger.warning("The checkpoint of step %d is damaged (%s); it is passed over.", step, _reason(error))
+            return None
+
+    def _read(self, step: int, expected: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
+        # The forms are compared first: an attempt to restore arrays of another form would print pages of traces.
+        with contextlib.closing(self._new_manager(read_only=True)) as manager:
+            found = {
+                name: (x.shape, np.dtype(x.dtype)) for name, x in manager.item_metadata(step)["state"].tree.items()
+            }
+            wanted = {name: (x.shape, np.dtype(x.dtype)) for name, x in expected.items()}
+            self._refuse_other_forms(step, found, wanted)
+            blank = {name: np.empty(shape, dtype) for name, (shape, dtype) in wanted.items()}
+            parts = ocp.args.Composite(state=ocp.args.StandardRestore(blank), record=ocp.args.JsonRestore())
+            restored = manager.restore(step, args=parts)
+        return restored["state"], restored["record"]
+
+    def _refuse_other_forms(self, step: int, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                there, here = (
+                    "nothing" if form is None else f"{form[1]}{list(form[0])}"
+                    for form in (found.get(name), wanted.get(name))
+                )
+                raise CheckpointError(
+                    f"The checkpoint of step {step} in {self.folder} is of another configuration: {name} is {there} "
+                    f"there, and {here} in this run. Resume with the command that started it, or choose another --out."
+                )
+
+    def _opened(self) -> "CheckpointManager":
+        if self._manager is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = self._new_manager(read_only=False)
+        return self._manager
+
+    def _new_manager(self, read_only: bool) -> "CheckpointManager":
+        import orbax.checkpoint as ocp
+
+        # One process reads and writes, however many there are: the others must not be waited for.
+        process = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(process, {process})
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            multiprocessing_options=alone,
+        )
+        handlers: Any = {
+            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
+        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+
+    def _drop_old(self, manager: "CheckpointManager", best: int | None) -> None:
+        for old in self.steps()[:-KEEP]:
+            if old != best:
+                manager.delete(old)
+
+    @contextlib.contextmanager
+    def _reporting(self, step: int) -> Iterator[None]:
+        """Report what goes wrong in writing the checkpoint of `step` in one line."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            with contextlib.suppress(Exception):
+                self._close()
+            raise CheckpointError(
+                f"The checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}. Free "
+                "space or choose another folder with --out; the last good checkpoint is unharmed."
+            ) from error
+
+    def _close(self) -> None:
+        manager, self._manager, self._last = self._manager, None, None
+        if manager is not None:
+            manager.close()
 
 
-def _named_arrays(tree: Any) -> list[tuple[str, Any]]:
+def named_arrays(tree: Any) -> dict[str, Any]:
+    """Return the array leaves of a tree by their dotted paths.
+
+    >>> list(named_arrays({"network": [jnp.zeros(2), 3.0], "step": jnp.ones(())}))
+    ['network.0', 'step']
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves if eqx.is_array(leaf)]
+    return {_name(path): leaf for path, leaf in leaves if eqx.is_array(leaf)}
+
+
+def with_arrays(template: State, arrays: Mapping[str, np.ndarray]) -> State:
+    """Return `template` with its array leaves replaced by those of their names."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    replaced = [jnp.asarray(arrays[_name(path)]) if eqx.is_array(leaf) else leaf for path, leaf in leaves]
+    return jax.tree.unflatten(structure, replaced)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def _reason(error: Exception) -> str:
+    """Return the cause at the end of a chain of causes that a library's message tells in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return first.split(" [")[0].rsplit(": ", 1)[-1]

@@ -8,8 +8,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from comln.backbones import AbstractBackbone, Normalisation
+from comln.devices import over_tasks
 from comln.episode import Episode, Examples
 from comln.learners.base import AbstractLearner, Outcome
 from comln.typing import Array, Int, PRNGKeyArray, Scalar
@@ -61,10 +63,13 @@ def meta_loss(
     statistics: Any,
     normalisation: Normalisation,
     key: PRNGKeyArray,
+    mesh: Mesh | None = None,
 ) -> tuple[Scalar, tuple[Any, EpisodeInfo]]:
     """Return the learner's objective averaged over a batch of tasks, with the moved statistics and an `EpisodeInfo`.
 
     A task whose adaptation failed takes no part: its objective and its gradient are left out, and it is counted.
+
+    - `mesh`: the devices that the tasks are spread over, if there are several.
     """
     keys = jax.random.split(key, len(episodes.support.labels) + 1)
     embedded, statistics = embed_batch(learner.backbone, episodes, statistics, normalisation, keys[-1])
@@ -74,7 +79,7 @@ def meta_loss(
         return eqx.combine(parameters, fixed).objective(episode, key)
 
     objective = _without_gradient_where_it_failed(one_task)
-    objectives, outcomes = jax.vmap(objective, in_axes=(None, 0, 0))(parameters, embedded, keys[:-1])
+    objectives, outcomes = over_tasks(objective, mesh)(parameters, embedded, keys[:-1])
     ok = outcomes.ok
     kept = jnp.maximum(jnp.sum(ok), 1).astype(objectives.dtype)
     mean = jnp.sum(jnp.where(ok, objectives, 0.0)) / kept

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from comln.backbones import Normalisation
 from comln.data.augmentation import AbstractAugmentation
@@ -19,6 +20,7 @@ from comln.data.batches import TaskBatch, make_batch, to_episodes
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
 from comln.data.sampling import Sampler
+from comln.devices import replicate, share_out
 from comln.episodic import meta_loss
 from comln.learners import AbstractLearner
 from comln.typing import Array, Bool, Int, PRNGKeyArray
@@ -80,9 +82,11 @@ def meta_train(
     tasks_per_step: int,
     seed: int,
     on_step: Callable[[StepReport], None] = lambda report: None,
-    on_state: Callable[[TrainState], None] = lambda state: None,
+    on_state: Callable[[TrainState], bool | None] = lambda state: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """Return the state after `steps` updates in all, going on from `state`.
+    """Return the state after `steps` updates in all, going on from `state`, or that at which it was to stop.
 
     Update number i uses tasks i `tasks_per_step` to (i + 1) `tasks_per_step` - 1 of `seed`, and batch statistics.
 
@@ -90,7 +94,10 @@ def meta_train(
       several shapes, or from several sources.
     - `on_step`: called after each update, in order.
     - `on_state`: called for each state, in order, once it is known to be sound: its numbers are finite, and so is the
-      loss of the update that follows it, if one does.
+      loss of the update that follows it, if one does. If it returns true, training ends with that state.
+    - `should_stop`: asked after each update; if it returns true, training ends with its state.
+    - `mesh`: the devices that tasks are spread over, if there are several; `tasks_per_step` is a multiple of their
+      number. Each process makes the tasks of its own devices.
 
     **Raises:** `Divergence` where a loss, a gradient or a parameter is not finite, or where every task of an update
     failed; `on_state` has seen neither that state nor the one that led to it.
@@ -100,14 +107,20 @@ def meta_train(
         return samplers[int(np.random.default_rng((seed, step)).integers(len(samplers)))]
 
     def tasks_of(step: int) -> TaskBatch:
-        sampler = sampler_of(step)
-        return make_batch(sampler, seed, range(step * tasks_per_step, (step + 1) * tasks_per_step))
+        own = tasks_per_step // jax.process_count()
+        begin = step * tasks_per_step + own * jax.process_index()
+        batch = make_batch(sampler_of(step), seed, range(begin, begin + own))
+        return batch if mesh is None else share_out(batch, mesh)
 
     key, first = jax.random.key(seed), int(state.step)
+    if mesh is not None:
+        state, key = replicate(state, mesh), jax.random.wrap_key_data(replicate(jax.random.key_data(key), mesh))
     since, sound_so_far = time.perf_counter(), None
     for batch in prefetch(tasks_of, first, steps):
         split = sampler_of(int(state.step)).split
-        state, values, finite = update(state, batch, key, optimiser, split.augmentation, split.scaling)
+        state, values, finite = update(state, batch, key, optimiser, split.augmentation, split.scaling, mesh)
+        # Processes that run ahead of each other can wait for each other for ever.
+        jax.block_until_ready(state)
         report = {name: float(value) for name, value in values.items()}
         step, now = int(state.step), time.perf_counter()
         if report["dropped_tasks"] == tasks_per_step:
@@ -118,10 +131,12 @@ def meta_train(
             )
         if not finite:
             raise Divergence(step, f"A number is not finite at step {step}. Lower the learning rates.")
-        if sound_so_far is not None:
-            on_state(sound_so_far)
+        if sound_so_far is not None and on_state(sound_so_far):
+            return sound_so_far
         on_step(StepReport(step, report, tasks_per_step / (now - since)))
         sound_so_far, since = state, time.perf_counter()
+        if should_stop():
+            break
     if sound_so_far is not None:
         on_state(sound_so_far)
     return state
@@ -135,6 +150,7 @@ def update(
     optimiser: optax.GradientTransformation,
     augmentation: AbstractAugmentation | None,
     scaling: PixelScaling | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, dict[str, Array], Bool[Array, ""]]:
     """Return the state after one update on a batch of tasks, what is nice to know of it, and whether all is finite."""
     augmentation_key, adaptation_key = jax.random.split(key)
@@ -144,7 +160,7 @@ def update(
     def loss_of(parameters: Any) -> Any:
         learner = eqx.combine(parameters, fixed)
         step_key = jax.random.fold_in(adaptation_key, state.step)
-        return meta_loss(learner, episodes, state.statistics, Normalisation.BATCH, step_key)
+        return meta_loss(learner, episodes, state.statistics, Normalisation.BATCH, step_key, mesh)
 
     (loss, (statistics, info)), gradient = jax.value_and_grad(loss_of, has_aux=True)(parameters)
     updates, optimiser_state = optimiser.update(gradient, state.optimiser_state, parameters)
@@ -158,5 +174,7 @@ def update(
         **state.learner.scalars(),
     }
     new = TrainState(learner, statistics, optimiser_state, state.step + 1)
+    if mesh is not None:
+        new = eqx.filter_shard(new, NamedSharding(mesh, PartitionSpec()))
     numbers = [x for x in jax.tree.leaves((loss, gradient, new)) if eqx.is_inexact_array(x)]
     return new, values, jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers]))

@@ -1,8 +1,10 @@
-"""A run and its self-describing folder: configuration, metrics, checkpoints, evaluation, report."""
+"""A run and its self-describing folder: configuration, metrics, checkpoints, evaluation, report; or its one file."""
 
-__all__ = ["Run", "RunError", "RunFolder", "load_run"]
+__all__ = ["Run", "RunError", "RunFolder", "export_run", "load_run"]
 
+import dataclasses
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -16,12 +18,17 @@ import jax
 from cattrs.strategies import configure_tagged_union
 
 from comln.checkpoint import Checkpoints
+from comln.learners import AbstractLearner
 from comln.meta_train import TrainState, start_training
+from comln.metrics import read_lines
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.backbones import BackboneConfig, Conv4Config
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import LearnerConfig
+from comln.selection import Selection
+from comln.weights import read_metadata, read_weights, write_weights
 
+logger = logging.getLogger("comln")
 # Tuples become lists, as in JSON: what was written down equals what it was written from.
 converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
 configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
@@ -36,16 +43,22 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it can be restored: what was asked for, and where training stands.
+    """A trained run as it can be used: what was asked for, and what came of it.
 
     - `experiment`, `seed`: what was asked for.
-    - `state`: the newest saved state.
+    - `learner`, `statistics`: of the best state by validation, or of the newest where nothing was validated.
+    - `step`: updates made until that state. `last_step`: updates made in all.
+    - `selection`: what validations have shown.
     - `splits_hash`: content hash of the data it was trained on.
     """
 
     experiment: Experiment
     seed: int
-    state: TrainState
+    learner: AbstractLearner
+    statistics: Any
+    step: int
+    last_step: int
+    selection: Selection
     splits_hash: str
 
 
@@ -64,7 +77,18 @@ class RunFolder:
         self, experiment: Experiment, learner: str, protocol: str, seed: int, splits_hash: str, command: str
     ) -> None:
         """Write the configuration, resolved, with the command and the versions that it ran on."""
-        names = ("comln", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "matplotlib", "pillow")
+        names = (
+            "comln",
+            "jax",
+            "jaxlib",
+            "equinox",
+            "diffrax",
+            "optax",
+            "orbax-checkpoint",
+            "numpy",
+            "matplotlib",
+            "pillow",
+        )
         configuration = {
             "experiment": converter.unstructure(experiment),
             "learner": learner,
@@ -109,34 +133,100 @@ class RunFolder:
         os.replace(temporary, self.path / name)
 
     def metrics(self) -> Iterator[dict[str, float | int]]:
-        """Yield the metrics, one dictionary an update; a half-written last line is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
+        """Yield the metrics of updates, one dictionary each, without the lines of validations."""
+        return (line for line in read_lines(self.path) if "loss" in line)
 
-    def keep_metrics_until(self, step: int) -> None:
-        """Drop the metrics of updates after `step`, which are about to be made again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        temporary = self.path / ".metrics.jsonl.part"
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, self.path / "metrics.jsonl")
+    def save(self, state: TrainState, seed: int, selection: Selection) -> None:
+        """Begin to write a checkpoint, from which training can go on."""
+        metadata = {"seed": seed, "selection": dataclasses.asdict(selection)}
+        self.checkpoints.save(int(state.step), state, metadata, best=selection.best_step)
+
+    def restore_newest(self, template: TrainState) -> tuple[TrainState, Selection] | None:
+        """Return the newest readable checkpoint, and what validations had shown by then, or `None` without any."""
+        restored = self.checkpoints.restore_newest(template)
+        return None if restored is None else (restored[0], Selection(**restored[1]["selection"]))
+
+    def best(self, newest: TrainState, selection: Selection) -> TrainState:
+        """Return the best state by validation; the newest, with a warning, where that cannot be read."""
+        step = selection.best_step
+        if step is None or step == int(newest.step):
+            return newest
+        restored = self.checkpoints.restore(step, newest)
+        if restored is None:
+            logger.warning("The best state, of step %d, is lost; the newest is used instead.", step)
+            return newest
+        return restored[0]
 
 
 def load_run(path: str | Path) -> Run:
-    """Return the run in a folder, with its newest readable checkpoint.
+    """Return the run in a folder, with its best state by validation or its newest, or that in an exported file.
 
-    **Raises:** `RunError` where the folder holds no run or no checkpoint; `CheckpointError` where none can be read.
+    **Raises:** `RunError` where there is no run or no checkpoint; `CheckpointError` or `WeightsError` where none can be
+    read.
     """
-    folder = RunFolder(Path(path))
+    path = Path(path)
+    if path.is_file():
+        return _load_exported(path)
+    folder = RunFolder(path)
     experiment, configuration = folder.experiment(), folder.configuration()
     learner = experiment.build(configuration["seed"])
-    state = start_training(learner, experiment.optimiser.build(learner, experiment.steps))
-    restored = folder.checkpoints.restore_newest(state)
+    template = start_training(learner, experiment.optimiser.build(learner, experiment.steps))
+    restored = folder.restore_newest(template)
     if restored is None:
         raise RunError(f"{path} holds no checkpoint yet. Go on training with `comln train ... --out {path} --resume`.")
-    return Run(experiment, configuration["seed"], restored[0], configuration["data_hash"])
+    newest, selection = restored
+    state = folder.best(newest, selection)
+    return Run(
+        experiment=experiment,
+        seed=configuration["seed"],
+        learner=state.learner,
+        statistics=state.statistics,
+        step=int(state.step),
+        last_step=int(newest.step),
+        selection=selection,
+        splits_hash=configuration["data_hash"],
+    )
+
+
+def export_run(run: Run, path: Path) -> None:
+    """Write what `load_run` returns into one safetensors file, without what only training needs."""
+    about = {
+        "experiment": converter.unstructure(run.experiment),
+        "seed": run.seed,
+        "step": run.step,
+        "last_step": run.last_step,
+        "selection": dataclasses.asdict(run.selection),
+        "data_hash": run.splits_hash,
+        "comln": version("comln"),
+    }
+    write_weights(path, _weights(run.learner, run.statistics), {"run": json.dumps(about)})
+
+
+def _load_exported(path: Path) -> Run:
+    metadata = read_metadata(path)
+    try:
+        about = json.loads(metadata["run"])
+        experiment = converter.structure(about["experiment"], Experiment)
+        rest = (about["seed"], about["step"], about["last_step"], Selection(**about["selection"]), about["data_hash"])
+    except Exception as error:
+        raise RunError(
+            f"{path} does not describe a run of this version of comln ({version('comln')}). Pass what `comln export` "
+            "wrote, or export it again."
+        ) from error
+    seed, step, last_step, selection, splits_hash = rest
+    learner = experiment.build(seed)
+    weights = read_weights(path, _weights(learner, learner.backbone.initial_statistics()))
+    return Run(
+        experiment=experiment,
+        seed=seed,
+        learner=weights["learner"],
+        statistics=weights["statistics"],
+        step=step,
+        last_step=last_step,
+        selection=selection,
+        splits_hash=splits_hash,
+    )
+
+
+def _weights(learner: AbstractLearner, statistics: Any) -> dict[str, Any]:
+    return {"learner": learner, "statistics": statistics}

@@ -252,9 +252,11 @@ def test_two_calls_are_one_trace(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_saved_is_restored(name, tmp_path):
     model, task = LEARNERS[name](), episode(name)
-    Checkpoints(tmp_path).save(1, model, {})
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, model, {})
+    checkpoints.finish()
     blank = jax.tree.map(lambda x: jnp.zeros_like(x) if eqx.is_array(x) else x, model)
-    restored = Checkpoints(tmp_path).restore_newest(blank)
+    restored = checkpoints.restore_newest(blank)
     assert restored is not None
     np.testing.assert_array_equal(logits(restored[0], task), logits(model, task))
 

@@ -109,3 +109,22 @@ def test_a_task_that_cannot_be_solved_is_dropped_and_counted_and_the_others_go_o
 def test_the_state_before_training_has_made_no_step():
     model = learner()
     assert int(start_training(model, Adam().build(model, 5)).step) == 0
+
+
+def test_training_ends_with_the_state_that_was_enough():
+    whole, reports = [], []
+    train(on_state=whole.append)
+    ended = train(on_state=lambda state: int(state.step) == 3, on_step=lambda report: reports.append(report.step))
+    assert int(ended.step) == 3 and reports == [1, 2, 3]
+    for a, b in zip(arrays(whole[2]), arrays(ended), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_wish_to_stop_lets_the_running_step_finish_and_its_state_be_seen():
+    seen, reports = [], []
+    state = train(
+        on_state=lambda state: seen.append(int(state.step)),
+        on_step=lambda report: reports.append(report.step),
+        should_stop=lambda: len(reports) == 2,
+    )
+    assert int(state.step) == 2 and seen == [1, 2]

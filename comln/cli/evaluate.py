@@ -17,7 +17,8 @@ from comln.cli.progress import counting
 from comln.data.sampling import EpisodeShape, Sampler
 from comln.data.source import content_hash
 from comln.evaluate import Evaluation, evaluate
-from comln.run import RunError, load_run
+from comln.recipes.experiment import Experiment
+from comln.run import Run, RunError, load_run
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class EvaluateOptions:
     """Evaluate a trained run on fixed tasks: the same tasks for every run, by seed."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """folder that `comln train` wrote"""
+    """folder that `comln train` wrote, or file that `comln export` wrote"""
     ways: int | None = None
     """classes of a task (default: as the recipe's test tasks)"""
     shots: int | None = None
@@ -48,7 +49,7 @@ def run(arguments: list[str]) -> int:
     quiet_jax()
     try:
         loaded = load_run(options.run)
-        experiment, learner = loaded.experiment, loaded.state.learner
+        experiment, learner = loaded.experiment, loaded.learner
         usual = experiment.test
         shape = EpisodeShape(
             ways=usual.ways if options.ways is None else options.ways,
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> int:
         with counting("evaluating", options.tasks) as on_progress:
             result = evaluate(
                 experiment.at_test(learner),
-                loaded.state.statistics,
+                loaded.statistics,
                 sampler,
                 options.tasks,
                 options.seed,
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> int:
             )
     except (RunError, CheckpointError, ValueError) as error:
         return fail(error)
-    for note in (ways_note, _unfinished(int(loaded.state.step), experiment.steps)):
+    for note in (ways_note, _unfinished(loaded, experiment)):
         if note:
             print(f"comln: {note}", file=sys.stderr)
     summary = {
@@ -89,7 +90,7 @@ def run(arguments: list[str]) -> int:
         "shots": shape.shots,
         "queries": shape.queries,
         "split": options.split,
-        "step": int(loaded.state.step),
+        "step": loaded.step,
         "seed": options.seed,
         "normalisation": experiment.normalisation.value,
         "note": ways_note,
@@ -101,8 +102,10 @@ def run(arguments: list[str]) -> int:
     return 0 if result.failed < options.tasks else 1
 
 
-def _unfinished(step: int, steps: int) -> str:
-    return f"this run is at step {step} of {steps}; `comln train --resume` goes on with it." if step < steps else ""
+def _unfinished(loaded: Run, experiment: Experiment) -> str:
+    step, steps = loaded.last_step, experiment.steps
+    more = step < steps and not loaded.selection.is_exhausted(experiment.patience)
+    return f"this run is at step {step} of {steps}; `comln train --resume` goes on with it." if more else ""
 
 
 def describe(result: Evaluation, shape: EpisodeShape, split: str, normalisation: Normalisation) -> str:

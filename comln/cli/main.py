@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "meta-train a learner and evaluate it on unseen classes",
     "evaluate": "evaluate a trained run on fixed tasks",
+    "export": "write the weights of a run into one file",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
 }

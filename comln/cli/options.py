@@ -33,4 +33,6 @@ def fail(error: object, code: int = 2) -> int:
 def quiet_jax() -> None:
     """Keep remarks of libraries off the terminal; warnings of this package are shown in one line each."""
     logging.getLogger("jax").setLevel(logging.ERROR)
+    # What goes wrong in writing a checkpoint is raised, and told in one line; here the same would come with its traces.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.basicConfig(format="comln: %(message)s", level=logging.WARNING)

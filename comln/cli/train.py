@@ -2,32 +2,41 @@
 
 __all__ = ["run"]
 
+import dataclasses
 import itertools
 import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
+from jax.sharding import Mesh
 
+from comln import hosts
 from comln.checkpoint import CheckpointError
 from comln.cli.evaluate import describe
 from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
+from comln.cli.stopping import Stopping
 from comln.data.sampling import Sampler
-from comln.data.source import content_hash
+from comln.data.source import Split, content_hash
+from comln.devices import check_divides, task_mesh
 from comln.evaluate import evaluate
-from comln.meta_train import Divergence, StepReport, TrainState, meta_train, start_training
+from comln.meta_train import Divergence, TrainState, start_training
+from comln.metrics import keep_until
 from comln.recipes import NAMES, find
 from comln.recipes.experiment import Experiment
 from comln.run import RunError, RunFolder, converter
+from comln.selection import Selection
+from comln.training import Trained, train_run
 
-SECONDS_BETWEEN_CHECKPOINTS = 20.0
 TEST_SEED = 0
 
 
@@ -53,6 +62,14 @@ class TrainOptions:
     """steps between checkpoints (default: about 20 seconds of work)"""
     resume: bool = False
     """go on from the newest checkpoint in --out"""
+    devices: int = 1
+    """devices of each process, over which the tasks of a step are spread"""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, where several train one run together"""
+    processes: int = 1
+    """how many processes there are"""
+    process: int = 0
+    """which of them this is, from 0; the first writes the files"""
     json: bool = False
     """print the result as JSON only"""
 
@@ -60,23 +77,36 @@ class TrainOptions:
 def run(arguments: list[str]) -> int:
     """Train, evaluate, report; return the exit code."""
     quiet_jax()
+    with Stopping() as stopping:
+        return _run(arguments, stopping)
+
+
+def _run(arguments: list[str], stopping: Stopping) -> int:
     began = time.monotonic()
     try:
         options = _options(arguments)
+        _check(options)
+        mesh = _devices(options)
         folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
-        _check(options, folder)
         splits = options.experiment.data.load()
-        samplers = [Sampler(splits["train"], shape) for shape in options.experiment.train_shapes()]
-        test_sampler = Sampler(splits["test"], options.experiment.test)
+        samplers = Samplers.of(options.experiment, splits)
         # A method that cannot do the test tasks says so before it is trained.
         options.experiment.build(options.seed).ways_note(options.experiment.test.ways)
         command = shlex.join(["comln", "train", *arguments])
-        state = _start(options, folder, content_hash(splits), command)
+        begin = _start_together(options, folder, content_hash(splits), command)
     except (ValueError, RunError, CheckpointError, OSError) as error:
         return fail(error)
+    trained = begin
     try:
-        state = _train(options, folder, samplers, state)
-        return _finish(options, folder, test_sampler, state, time.monotonic() - began)
+        trained = _train(options, folder, samplers, begin, stopping, mesh)
+        if options.coordinator is not None:
+            # The others need not wait for the evaluation.
+            jax.distributed.shutdown()
+        if not hosts.is_first():
+            return 0
+        if trained.unfinished:
+            return _stopped(folder, int(trained.state.step), options.experiment.steps)
+        return _finish(options, folder, samplers.test, trained, time.monotonic() - began)
     except Divergence as error:
         return fail(_explain(error, folder), code=1)
     except CheckpointError as error:
@@ -86,8 +116,43 @@ def run(arguments: list[str]) -> int:
             f"{folder.path} cannot be written ({error.strerror or error}). Free space and add --resume.", code=1
         )
     except KeyboardInterrupt:
+        if trained is not begin or not begin.unfinished:
+            fail("interrupted. Training is done and saved; the same command with --resume evaluates it.")
+            return 0
         newest = folder.checkpoints.steps()[-1:] or [0]
         return fail(f"interrupted. Add --resume to the same command to go on from step {newest[0]}.", code=130)
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """What draws the tasks for training, for validation if there is any, and for the final evaluation."""
+
+    train: Sequence[Sampler]
+    validation: Sampler | None
+    test: Sampler
+
+    @classmethod
+    def of(cls, experiment: Experiment, splits: Mapping[str, Split]) -> "Samplers":
+        """Return those of an experiment."""
+        return cls(
+            [Sampler(splits["train"], shape) for shape in experiment.train_shapes()],
+            Sampler(splits["val"], experiment.test) if experiment.validate_every else None,
+            Sampler(splits["test"], experiment.test),
+        )
+
+
+def _devices(options: TrainOptions) -> Mesh | None:
+    """Join the other processes, if there are any, and return the devices to use if there are several."""
+    if options.coordinator is None:
+        if options.processes != 1 or options.process != 0:
+            raise ValueError("--processes and --process need --coordinator HOST:PORT, the address of the first one.")
+        if options.devices == 1:
+            return None
+    else:
+        hosts.join(hosts.Hosts(options.coordinator, options.processes, options.process))
+    mesh = task_mesh(options.devices)
+    check_divides(options.experiment.tasks_per_step, mesh.size)
+    return mesh
 
 
 def _options(arguments: Sequence[str]) -> TrainOptions:
@@ -112,17 +177,20 @@ def _options(arguments: Sequence[str]) -> TrainOptions:
     return parse(TrainOptions, arguments, "train", TrainOptions(find(named.recipe, *method)))
 
 
-def _check(options: TrainOptions, folder: RunFolder) -> None:
+def _check(options: TrainOptions) -> None:
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed must be at least 0 and below 2^32, got {options.seed}.")
     if options.tasks < 2:
         raise ValueError(f"--tasks must be at least 2, got {options.tasks}.")
-    if folder.path.exists() and not folder.path.is_dir():
-        raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
     if options.checkpoint_every is not None and options.checkpoint_every < 1:
         raise ValueError(f"--checkpoint-every must be at least 1 step, got {options.checkpoint_every}.")
     if options.experiment.steps < 1 or options.experiment.tasks_per_step < 1:
         raise ValueError("--steps and --tasks-per-step must be at least 1.")
+
+
+def _check_folder(options: TrainOptions, folder: RunFolder) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
     if folder.holds_run() and not options.resume:
         raise ValueError(f"{folder.path} already holds a run. Add --resume to go on with it, or choose another --out.")
     if folder.holds_run():
@@ -134,63 +202,85 @@ def _check(options: TrainOptions, folder: RunFolder) -> None:
             )
 
 
-def _start(options: TrainOptions, folder: RunFolder, data_hash: str, command: str) -> TrainState:
-    """Return where to go on from; the first start writes the configuration."""
+def _start_together(options: TrainOptions, folder: RunFolder, data_hash: str, command: str) -> Trained:
+    """Return where to go on from, which the first process finds out for all of them."""
     learner = options.experiment.build(options.seed)
     state = start_training(learner, options.experiment.optimiser.build(learner, options.experiment.steps))
+    selection, error = Selection(), ""
+    if hosts.is_first():
+        try:
+            _check_folder(options, folder)
+            state, selection = _start(options, folder, state, data_hash, command)
+        except (ValueError, CheckpointError, OSError) as problem:
+            error = str(problem)
+    told = json.loads(hosts.text_from_first(json.dumps([error, dataclasses.asdict(selection)])))
+    if told[0]:
+        raise RunError(told[0])
+    selection = Selection(**told[1])
+    state = hosts.from_first(state)
+    more = int(state.step) < options.experiment.steps and not selection.is_exhausted(options.experiment.patience)
+    return Trained(state, selection, more)
+
+
+def _start(
+    options: TrainOptions, folder: RunFolder, state: TrainState, data_hash: str, command: str
+) -> tuple[TrainState, Selection]:
+    """Return the newest checkpoint, or `state` where there is none; the first start writes the configuration."""
     if not folder.holds_run():
+        if options.resume:
+            print(f"comln: no run in {folder.path} yet; starting from the beginning.", file=sys.stderr)
         folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command)
-        return state
+        return state, Selection()
     if folder.configuration()["data_hash"] != data_hash:
         raise ValueError(
             f"The data set is not the one that {folder.path} was trained on (other fonts or library versions). "
             "Resume where it was started, or choose another --out."
         )
-    restored = folder.checkpoints.restore_newest(state)
+    restored = folder.restore_newest(state)
     if restored is None:
         print(f"comln: no checkpoint in {folder.path} yet; starting from the beginning.", file=sys.stderr)
-        folder.keep_metrics_until(0)
-        return state
-    folder.keep_metrics_until(int(restored[0].step))
-    return restored[0]
+        keep_until(folder.path, 0)
+        return state, Selection()
+    keep_until(folder.path, int(restored[0].step))
+    return restored
 
 
-def _train(options: TrainOptions, folder: RunFolder, samplers: Sequence[Sampler], state: TrainState) -> TrainState:
-    experiment = options.experiment
-    saved = time.monotonic()
-
-    with (
-        TrainingProgress(experiment.steps, int(state.step)) as progress,
-        (folder.path / "metrics.jsonl").open("a") as log,
-    ):
-
-        def on_step(report: StepReport) -> None:
-            progress.show(report)
-            values = {"step": report.step, **report.values, "tasks_per_second": report.tasks_per_second}
-            log.write(json.dumps(values) + "\n")
-            log.flush()
-
-        def on_state(state: TrainState) -> None:
-            nonlocal saved
-            step = int(state.step)
-            if options.checkpoint_every is None:
-                due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
-            else:
-                due = step % options.checkpoint_every == 0
-            if due or step == experiment.steps:
-                folder.checkpoints.save(step, state, {"seed": options.seed})
-                saved = time.monotonic()
-
-        return meta_train(
-            state,
-            experiment.optimiser.build(state.learner, experiment.steps),
-            samplers,
-            steps=experiment.steps,
-            tasks_per_step=experiment.tasks_per_step,
-            seed=options.seed,
-            on_step=on_step,
-            on_state=on_state,
+def _train(
+    options: TrainOptions,
+    folder: RunFolder,
+    samplers: Samplers,
+    begin: Trained,
+    stopping: Stopping,
+    mesh: Mesh | None,
+) -> Trained:
+    first = hosts.is_first()
+    with ExitStack() as stack:
+        progress = None
+        if first and begin.unfinished:
+            progress = stack.enter_context(TrainingProgress(options.experiment.steps, int(begin.state.step)))
+        stopping.gently = True
+        stack.callback(setattr, stopping, "gently", False)
+        return train_run(
+            options.experiment,
+            options.seed,
+            begin,
+            samplers.train,
+            samplers.validation,
+            folder if first else None,
+            checkpoint_every=options.checkpoint_every,
+            on_step=(lambda report: None) if progress is None else progress.show,
+            should_stop=lambda: stopping.requested,
+            mesh=mesh,
         )
+
+
+def _stopped(folder: RunFolder, step: int, steps: int) -> int:
+    print(
+        f"comln: stopped and saved at step {step} of {steps} in {folder.path}. Add --resume to the same command to go "
+        "on.",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _explain(error: Divergence, folder: RunFolder) -> str:
@@ -200,9 +290,11 @@ def _explain(error: Divergence, folder: RunFolder) -> str:
 
 
 def _finish(
-    options: TrainOptions, folder: RunFolder, test_sampler: Sampler, state: TrainState, training_s: float
+    options: TrainOptions, folder: RunFolder, test_sampler: Sampler, trained: Trained, training_s: float
 ) -> int:
-    experiment = options.experiment
+    experiment, selection = options.experiment, trained.selection
+    state = folder.best(trained.state, selection)
+    selected_by = "last step" if selection.best_step != int(state.step) else "validation accuracy"
     with counting("evaluating on unseen classes", options.tasks) as on_progress:
         result = evaluate(
             experiment.at_test(state.learner),
@@ -220,6 +312,10 @@ def _finish(
         "failed_tasks": result.failed,
         "normalisation": experiment.normalisation.value,
         "seed": TEST_SEED,
+        "step": int(state.step),
+        "last_step": int(trained.state.step),
+        "selected_by": selected_by,
+        "validation_accuracy": selection.best_accuracy,
         "training_s": round(training_s, 1),
         **{name: float(value) for name, value in state.learner.scalars().items()},
     }
@@ -230,6 +326,11 @@ def _finish(
     if options.json:
         print(json.dumps({**summary, "report": str(page)}))
     else:
+        if selection.best_accuracy is not None:
+            print(
+                f"state of step {int(state.step)} of {int(trained.state.step)}, by {selected_by} (best validation "
+                f"accuracy {100 * selection.best_accuracy:.2f} %)"
+            )
         print(describe(result, experiment.test, "test", experiment.normalisation))
         print(f"run: {folder.path}   report: {page}")
     return 0 if result.failed < options.tasks else 1

@@ -58,7 +58,20 @@ class Experiment:
     normalisation: Normalisation = Normalisation.RUNNING
     """batch statistics at evaluation: running averages, or those of the evaluated task itself"""
 
+    validate_every: int = 0
+    """updates between validations, by which the best state is chosen (0: never, the last state is taken)"""
+    validation_tasks: int = 200
+    """tasks of each validation, of the classes for validation"""
+    patience: int = 0
+    """validations without a better one after which training stops (0: it does not stop)"""
+
     def __post_init__(self) -> None:
+        if self.validate_every < 0 or self.patience < 0:
+            raise ValueError("--validate-every and --patience must be at least 0.")
+        if self.validation_tasks < 2:
+            raise ValueError(f"--validation-tasks must be at least 2, got {self.validation_tasks}.")
+        if self.patience and not self.validate_every:
+            raise ValueError("--patience counts validations, but there are none. Add --validate-every N.")
         if self.learner.adapts_whole_network() and self.normalisation is Normalisation.RUNNING:
             raise ValueError(
                 "This method adapts its whole network, which is normalised by the statistics of each task's examples. "

@@ -1,12 +1,12 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
 import numpy as np
 import pytest
 
@@ -17,8 +17,12 @@ from comln.data.sampling import EpisodeShape
 from comln.optimiser import SGD
 from comln.recipes import LEARNERS
 from comln.recipes.backbones import Conv4Config, ResNet12Config
+from comln.run import export_run, load_run
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = ["--tasks-per-step", "2", "--train.queries", "2", "--backbone.filters", "4", "--tasks", "4"]
+VALIDATED = [*SMALL, "--validate-every", "2", "--validation-tasks", "4"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,7 @@ def trained(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("run") / "r"
     with jax.numpy_dtype_promotion("standard"):
-        assert run(["train", "--out", str(folder), "--steps", "4", "--checkpoint-every", "2", *SMALL]) == 0
+        assert run(["train", "--out", str(folder), "--steps", "4", "--checkpoint-every", "2", *VALIDATED]) == 0
     return folder
 
 
@@ -56,7 +60,8 @@ def test_a_run_folder_describes_itself(trained):
     assert configuration["experiment"]["steps"] == 4 and configuration["seed"] == 0
     assert {"jax", "numpy", "python", "comln"} <= configuration["versions"].keys()
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [1, 2, 2, 3, 4, 4]
+    assert [line["step"] for line in lines if "validation_accuracy" in line] == [2, 4]
     assert {"loss", "accuracy", "horizon", "solver_steps", "tasks_per_second", "dropped_tasks"} <= lines[0].keys()
     assert Checkpoints(trained / "checkpoints").steps() == [2, 4]
     assert (trained / "report" / "index.html").stat().st_size > 10_000
@@ -90,22 +95,21 @@ def test_evaluating_with_other_ways_says_what_becomes_of_the_learned_start(train
 
 def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result(trained, capsys):
     before = json.loads((trained / "evaluation.json").read_text())
-    code, _, _ = comln("train", "--out", trained, "--resume", "--steps", 4, *SMALL, capsys=capsys)
+    code, _, _ = comln("train", "--out", trained, "--resume", "--steps", 4, *VALIDATED, capsys=capsys)
     after = json.loads((trained / "evaluation.json").read_text())
     assert code == 0 and after["accuracy"] == before["accuracy"]
-    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 4
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 6
 
 
 @pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_the_same(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "r")
-    for path in (tmp_path / "r" / "checkpoints").iterdir():
-        path.unlink()
-    code, _, err = comln("train", "--out", tmp_path / "r", "--resume", "--steps", 4, *SMALL, capsys=capsys)
+    shutil.rmtree(tmp_path / "r" / "checkpoints")
+    code, _, err = comln("train", "--out", tmp_path / "r", "--resume", "--steps", 4, *VALIDATED, capsys=capsys)
     assert code == 0 and "no checkpoint" in err and "starting from the beginning" in err
     first, again = (json.loads((folder / "evaluation.json").read_text()) for folder in (trained, tmp_path / "r"))
     assert first["accuracy"] == again["accuracy"] and first["horizon"] == again["horizon"]
-    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,14 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning_says_so_and_ends_
         (["recipes", "--learner", "mamll"], "Unknown learner 'mamll'. Did you mean 'maml'"),
         (["train", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
         (["train", "--train.shots", "0"], "`shots` must be at least 1"),
+        (["train", "--validate-every", "-1"], "--validate-every and --patience must be at least 0"),
+        (["train", "--patience", "2"], "--patience counts validations, but there are none"),
+        (["train", "--validate-every", "1", "--validation-tasks", "1"], "--validation-tasks must be at least 2"),
+        (["train", "--devices", "1000"], "--devices 1000 was asked for"),
+        (["train", "--processes", "2"], "need --coordinator HOST:PORT"),
+        (["train", "--coordinator", "here", "--processes", "2"], "--coordinator must be HOST:PORT, got 'here'"),
         (["evaluate", "{nowhere}"], "holds no run"),
+        (["export", "{nowhere}", "--out", "{nowhere}/file"], "holds no run"),
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -167,7 +178,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(trained, capsys):
     before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
     code, _, err = comln("train", "--out", trained, capsys=capsys)
     assert code == 2 and "already holds a run. Add --resume" in err
-    code, _, err = comln("train", "--out", trained, "--resume", "--steps", 5, *SMALL, capsys=capsys)
+    code, _, err = comln("train", "--out", trained, "--resume", "--steps", 5, *VALIDATED, capsys=capsys)
     assert code == 2 and "another configuration or seed" in err
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
 
@@ -252,24 +263,82 @@ def test_help_and_version_are_quick_and_import_no_jax():
     assert time.perf_counter() - began < 10.0
 
 
+def test_the_best_state_by_validation_is_what_is_evaluated(trained):
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["validation_accuracy"] for line in lines if "validation_accuracy" in line}
+    assert evaluation["validation_accuracy"] == max(scores.values())
+    assert evaluation["step"] == max(scores, key=lambda step: scores[step]) and evaluation["last_step"] == 4
+    assert evaluation["selected_by"] == "validation accuracy" and load_run(trained).step == evaluation["step"]
+
+
+def test_an_exported_file_gives_the_same_logits_and_the_same_number(trained, tmp_path, capsys):
+    file = tmp_path / "deep" / "run.safetensors"
+    code, out, _ = comln("export", trained, "--out", file, "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["bytes"] == file.stat().st_size
+    assert [path.name for path in file.parent.iterdir()] == ["run.safetensors"]
+    run, exported = load_run(trained), load_run(file)
+    assert eqx.tree_equal(
+        (run.learner, run.statistics, run.step, run.experiment, run.selection),
+        (exported.learner, exported.statistics, exported.step, exported.experiment, exported.selection),
+    )
+    code, out, _ = comln("evaluate", file, "--tasks", 4, "--json", capsys=capsys)
+    accuracy = json.loads((trained / "evaluation.json").read_text())["accuracy"]
+    assert code == 0 and json.loads(out)["accuracy"] == accuracy
+
+
+def test_events_for_tensorboard_hold_the_same_numbers(trained):
+    events = list((trained / "tensorboard").iterdir())
+    assert len(events) >= 1 and all(b"validation_accuracy" in path.read_bytes() for path in events[:1])
+
+
+def test_a_file_that_is_no_export_is_named_in_one_line(trained, tmp_path, capsys):
+    from safetensors.numpy import save_file
+
+    (tmp_path / "noise").write_bytes(b"\xff" * 100)
+    save_file({"x": np.zeros(3)}, tmp_path / "foreign")
+    for name, message in (("noise", "no safetensors file, or damaged"), ("foreign", "does not describe a run")):
+        code, _, err = comln("evaluate", tmp_path / name, capsys=capsys)
+        assert code == 2 and message in err and name in err and len(err.strip().splitlines()) == 1
+    export_run(load_run(trained), tmp_path / "cut")
+    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-50])
+    code, _, err = comln("evaluate", tmp_path / "cut", capsys=capsys)
+    assert code == 2 and "damaged" in err and len(err.strip().splitlines()) == 1
+    code, _, err = comln("export", trained, "--out", tmp_path, capsys=capsys)
+    assert code == 2 and "is a folder" in err
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_parameters(tmp_path):
-    words = ["--steps", "40", "--checkpoint-every", "3", *SMALL, "--seed", "3"]
+def test_patience_ends_a_run_which_then_is_finished(tmp_path, capsys):
+    # At such a learning rate, and with statistics of the batch, no validation differs from the first.
+    still = [
+        "--normalisation",
+        "batch",
+        "--optimiser.learning-rate",
+        "0",
+        "--optimiser.horizon-learning-rate",
+        "0",
+        "--patience",
+        "2",
+    ]
+    words = ["--out", tmp_path / "r", "--steps", "20", *VALIDATED, *still]
+    assert comln("train", *words, capsys=capsys)[0] == 0
+    first = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert comln("train", *words, "--resume", capsys=capsys)[0] == 0
+    again = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert steps[-1] == first["last_step"] == again["last_step"] < 20
+    assert first["step"] == again["step"] and first["accuracy"] == again["accuracy"]
 
-    def command(folder: str) -> list[str]:
-        return [sys.executable, "-m", "comln", "train", "--out", str(tmp_path / folder), *words]
 
-    subprocess.run(command("whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints = Checkpoints(tmp_path / "killed" / "checkpoints")
-    while not checkpoints.steps():
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command("killed"), "--resume"], check=True, capture_output=True)
-    with np.load(tmp_path / "whole/checkpoints/step-00000040.npz") as whole:
-        with np.load(tmp_path / "killed/checkpoints/step-00000040.npz") as resumed:
-            assert whole.files == resumed.files
-            for name in whole.files:
-                np.testing.assert_array_equal(whole[name], resumed[name])
+@pytest.mark.slow
+def test_runs_killed_or_told_to_stop_at_random_moments_resume_to_the_same_parameters(tmp_path):
+    out = tmp_path / "found.json"
+    command = [sys.executable, "benchmarks/interruptions.py", "--trials", "3", "--out", str(out)]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    trials = json.loads(out.read_text())["trials"]
+    assert len(trials) == 6 and all(trial["identical"] for trial in trials)
+    # A signal during the imports ends a process as it ends any other.
+    polite = [trial for trial in trials if trial["signal"] == "SIGTERM" and trial["step"]]
+    assert all(trial["exit"] == 0 for trial in polite)
+    assert all("--resume" in line for trial in polite for line in trial["said"])

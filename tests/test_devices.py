@@ -1,0 +1,82 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from comln import hosts
+from comln.devices import check_divides, task_mesh
+
+FLAG = "--xla_force_host_platform_device_count"
+
+
+def environment(devices: int) -> dict[str, str]:
+    return {**os.environ, "XLA_FLAGS": f"{FLAG}={devices}", "JAX_PLATFORMS": "cpu"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def spread(path, processes: int, devices: int) -> dict:
+    """Return what `tests.spread` finds with so many processes of so many devices."""
+    port = free_port()
+    places = [[f"localhost:{port}", str(i)] for i in range(processes)] if processes > 1 else [[]]
+    command = [sys.executable, "-m", "tests.spread", str(path)]
+    started = [subprocess.Popen([*command, *place], env=environment(devices)) for place in places]
+    try:
+        # SIGTERM would be swallowed by what watches for preemption.
+        codes = [process.wait(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert codes == [0] * processes
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 1)], ids=["4 devices", "2 processes"])
+def test_losses_and_gradients_over_devices_and_processes_are_those_of_one(tmp_path, processes, devices):
+    """In single precision: sums over tasks are taken in another order, which moves the last bits."""
+    found = spread(tmp_path / "found.json", processes, devices)
+    assert found["devices"] == processes * devices
+    for learner in ("comln", "anil"):
+        assert found[learner]["largest_gradient"] > 1e-2
+        assert found[learner]["gap"] < 1e-6
+    # Inner gradients belong to their own task. Task n steps from 1 to 1 - n: sum n (1 - n) = 6 - 14. Were they summed
+    # over the devices, each of the four tasks would step to 1 - 6.
+    assert found["inner"] == [-8.0]
+    assert found["told"] == "by 0" and found["any"] is True and found["zero"] == 1.0
+
+
+def test_tasks_that_cannot_be_shared_evenly_are_refused_with_what_can():
+    with pytest.raises(ValueError, match=r"6 tasks a step .* 4 devices. Use --tasks-per-step 4 or 8"):
+        check_divides(6, 4)
+    with pytest.raises(ValueError, match=r"Use --tasks-per-step 4\."):
+        check_divides(2, 4)
+    check_divides(8, 4)
+
+
+def test_more_devices_than_there_are_are_refused():
+    count = jax.local_device_count()
+    with pytest.raises(ValueError, match=rf"--devices {count + 1} was asked for.* Ask for 1 to {count}"):
+        task_mesh(count + 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("localhost", 2, 0), "HOST:PORT"),
+        (("localhost:99999", 2, 0), "HOST:PORT"),
+        (("localhost:1", 0, 0), "--processes must be at least 1"),
+        (("localhost:1", 2, 2), "below --processes"),
+    ],
+)
+def test_a_wrong_place_among_processes_is_refused(place, message):
+    with pytest.raises(ValueError, match=message):
+        hosts.Hosts(*place)
