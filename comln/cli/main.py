@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained run on fixed tasks",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
+    "data": "verify a data set on your disk, and convert it for training",
 }
 
 USAGE = """usage: comln COMMAND [OPTIONS]
