@@ -38,7 +38,7 @@ def verify_counts(
         if len(raw.class_names) > should.classes or len(raw.class_of) > (should.examples or np.inf):
             raise DataError(
                 root,
-                f"the split {split!r} should have {wanted}, but has {found}: it is another data set, or another split of it.",
+                f"the split {split!r} should have {wanted}, but has {found}: it is another data set or split.",
             )
         if len(raw.class_names) < should.classes or len(raw.class_of) < (should.examples or 0) or uneven:
             each = f", {should.each} of each class" if should.each else ""

@@ -208,15 +208,16 @@ def test_cub_of_torchmeta(tmp_path):
     assert_same(load(CUB(image_size=20), tmp_path / "root", tmp_path / "out"), tiny)
 
 
+DRAWINGS = Tiny(28, channels=1)
+CHARACTERS = {split: [f"Greek/{name}" for name in DRAWINGS.names[split]] for split in SPLITS}
+
+
 class TestOmniglot:
     """Ink is bright here, whatever the file has."""
 
-    tiny = Tiny(28, channels=1)
-    names = {split: [f"Greek/{name}" for name in tiny.names[split]] for split in SPLITS}  # noqa: RUF012
-
     def drawings(self, folder, splits=SPLITS):
         for split in splits:
-            for i, (name, image) in enumerate(self.tiny.each_image(split)):
+            for i, (name, image) in enumerate(DRAWINGS.each_image(split)):
                 path = folder(split) / "Greek" / name / f"{i:02d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(made.png(255 - image))
@@ -227,29 +228,27 @@ class TestOmniglot:
         splits = load(Omniglot(), tmp_path / "root", tmp_path / "out")
         assert list(splits) == ["train", "test"]
         for split in splits:
-            assert list(splits[split].class_names) == self.names[split]
-            np.testing.assert_array_equal(splits[split].examples, self.tiny.images[split])
+            assert list(splits[split].class_names) == CHARACTERS[split]
+            np.testing.assert_array_equal(splits[split].examples, DRAWINGS.images[split])
 
     def test_lists_with_turned_drawings(self, tmp_path):
         self.drawings(lambda split: tmp_path / "root" / "data")
         for split in SPLITS:
-            lines = [f"{name}/rot{angle}" for name in self.names[split] for angle in ("000", "090")]
+            lines = [f"{name}/rot{angle}" for name in CHARACTERS[split] for angle in ("000", "090")]
             made.write(tmp_path / "root" / "splits" / "vinyals" / f"{split}.txt", "\n".join(lines))
         splits = load(Omniglot(), tmp_path / "root", tmp_path / "out")
         for split in SPLITS:
-            images = self.tiny.images[split].reshape(2, 3, 28, 28, 1)
+            images = DRAWINGS.images[split].reshape(2, 3, 28, 28, 1)
             turned = np.stack([images, np.rot90(images, axes=(2, 3))], axis=1).reshape(-1, 28, 28, 1)
             np.testing.assert_array_equal(splits[split].examples, turned)
 
     def test_arrays(self, tmp_path):
         for split in SPLITS:
             made.write(tmp_path / "root" / "x", "")
-            np.save(tmp_path / "root" / f"{split}_images.npy", 255 - self.tiny.images[split])
-            rows = {
-                name: np.flatnonzero(self.tiny.class_of == i).tolist() for i, name in enumerate(self.names[split])
-            }
+            np.save(tmp_path / "root" / f"{split}_images.npy", 255 - DRAWINGS.images[split])
+            rows = {name: np.flatnonzero(DRAWINGS.class_of == i).tolist() for i, name in enumerate(CHARACTERS[split])}
             made.write(tmp_path / "root" / f"{split}_labels.json", rows)
-        assert_same(load(Omniglot(), tmp_path / "root", tmp_path / "out"), self.tiny, self.names)
+        assert_same(load(Omniglot(), tmp_path / "root", tmp_path / "out"), DRAWINGS, CHARACTERS)
 
     def test_hdf5(self, tmp_path):
         import h5py
@@ -257,12 +256,12 @@ class TestOmniglot:
         (tmp_path / "root/omniglot").mkdir(parents=True)
         with h5py.File(tmp_path / "root/omniglot/data.hdf5", "w") as file:
             for split in SPLITS:
-                triples = [["images_background", *name.split("/")] for name in self.names[split]]
+                triples = [["images_background", *name.split("/")] for name in CHARACTERS[split]]
                 for i, triple in enumerate(triples):
-                    images = self.tiny.images[split][self.tiny.class_of == i, :, :, 0]
+                    images = DRAWINGS.images[split][DRAWINGS.class_of == i, :, :, 0]
                     file.create_dataset("/".join(triple), data=images)
                 made.write(tmp_path / "root/omniglot" / f"vinyals_{split}_labels.json", triples)
-        assert_same(load(Omniglot(), tmp_path / "root", tmp_path / "out"), self.tiny, self.names)
+        assert_same(load(Omniglot(), tmp_path / "root", tmp_path / "out"), DRAWINGS, CHARACTERS)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -292,7 +291,8 @@ def uneven(root, folder):
         for i in range(count):
             path = root / folder / c / f"{i}.PNG"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(made.png(np.full((8, 8, 3), 40 * i + len(folder) + (c == "wren"), np.uint8)))
+            rng = np.random.default_rng(list(f"{folder}{c}{i}".encode()))
+            path.write_bytes(made.png(rng.integers(0, 256, (8, 8, 3), np.uint8)))
     return {"crow": 2, "wren": 5}
 
 
