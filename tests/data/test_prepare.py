@@ -141,7 +141,7 @@ def test_somebody_elses_files_are_left_alone(tiny_folder, tmp_path):
     root, _ = tiny_folder
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "val.npy").write_text("mine")
-    with pytest.raises(DataError, match="a val.npy that comln did not write"):
+    with pytest.raises(DataError, match=r"a val.npy that comln did not write"):
         prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
     assert (tmp_path / "out" / "val.npy").read_text() == "mine"
 
