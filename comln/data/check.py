@@ -3,7 +3,7 @@
 __all__ = ["DuplicateFinder", "count_rows", "verify_classes", "verify_counts"]
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ def verify_classes(root: Path, splits: Mapping[str, RawSplit]) -> list[str]:
     return []
 
 
-def count_rows(raw: RawSplit) -> Iterator[np.ndarray]:
+def count_rows(raw: RawSplit) -> Generator[np.ndarray, None, None]:
     """Yield the blocks of a split.
 
     **Raises:** `DataError` where they are of another type or shape than they should be, or not as many as the labels.

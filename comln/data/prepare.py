@@ -5,6 +5,7 @@ __all__ = ["OnProgress", "Prepared", "check", "prepare"]
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,21 +86,36 @@ def _survey(
         blocks = writers[split].kept() if split in kept else count_rows(raw)
         if folder is not None and split not in kept:
             blocks = writers[split].write(blocks)
-        digest, seen = content_digest(raw.class_names, raw.class_of, raw.example_shape, raw.dtype.str), 0
-        for block in blocks:
-            digest.update(np.ascontiguousarray(block).data)
-            duplicates.add(split, block)
-            if not hashes and raw.dtype == np.uint8:
-                statistics.add(block)
-            seen += len(block)
-            on_progress(split, seen, len(raw.class_of))
-        hashes[split] = digest.hexdigest()
+        watched = statistics if not hashes and raw.dtype == np.uint8 else None
+        # Closed at once, also where something fails: a half-written file goes.
+        with closing(blocks):
+            hashes[split] = _read(split, raw, blocks, duplicates, watched, on_progress)
     remarks += duplicates.verify(root)
     summaries = {split: _summary(raw, writers[split], hashes[split]) for split, raw in splits.items()}
     manifest = _manifest(source, name, found.layout.name, splits, summaries, statistics, remarks, root)
     if folder is not None:
         write_whole(folder / "manifest.json", json.dumps(converter.unstructure(manifest), indent=1).encode() + b"\n")
     return Prepared(manifest, kept)
+
+
+def _read(
+    split: str,
+    raw: RawSplit,
+    blocks: Iterable[np.ndarray],
+    duplicates: DuplicateFinder,
+    statistics: ChannelStatistics | None,
+    on_progress: OnProgress,
+) -> str:
+    """Show each block to whoever wants to see it, and return the digest of the split."""
+    digest, seen = content_digest(raw.class_names, raw.class_of, raw.example_shape, raw.dtype.str), 0
+    for block in blocks:
+        digest.update(np.ascontiguousarray(block).data)
+        duplicates.add(split, block)
+        if statistics is not None:
+            statistics.add(block)
+        seen += len(block)
+        on_progress(split, seen, len(raw.class_of))
+    return digest.hexdigest()
 
 
 def _manifest(

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,11 +54,11 @@ class SplitWriter:
             raise DataError(self.array.parent, f"it holds a {name} that comln did not write. Choose another --out.")
         return found == self.content and self.array.exists() and self.array.stat().st_size == self.bytes
 
-    def kept(self) -> Iterator[np.ndarray]:
+    def kept(self) -> Generator[np.ndarray, None, None]:
         """Yield the blocks of a split that is done."""
         return open_npy(self.array).blocks(ROWS_AT_ONCE)
 
-    def write(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def write(self, blocks: Iterable[np.ndarray]) -> Generator[np.ndarray, None, None]:
         """Write the blocks, yielding each; the files take their names after the last one."""
         self.array.parent.mkdir(parents=True, exist_ok=True)
         self.list.unlink(missing_ok=True)

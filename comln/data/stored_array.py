@@ -6,7 +6,7 @@ import codecs
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,7 @@ class StoredArray:
         flat = np.frombuffer(bytes(content), self.dtype)
         return flat.reshape(self.shape, order="F" if self.column_major else "C")
 
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, rows: int) -> Generator[np.ndarray, None, None]:
         """Yield the array in blocks of `rows` along its first axis, the last one shorter.
 
         **Raises:** `DataError` where its bytes are not as many as its shape says.

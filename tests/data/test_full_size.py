@@ -1,7 +1,6 @@
 """A miniImageNet of full size is prepared in little memory, and tasks are drawn from it quickly."""
 
 import os
-
 import resource
 import subprocess
 import sys
