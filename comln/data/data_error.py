@@ -13,4 +13,4 @@ class DataError(ValueError):
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{path}: {' '.join(reason.split())}")

@@ -4,7 +4,9 @@ __all__ = ["open_npy", "open_npz"]
 
 import io
 import math
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -44,7 +46,7 @@ def open_npz(path: Path) -> dict[str, StoredArray]:
             if len(members) > MOST_MEMBERS:
                 raise DataError(path, f"it is refused: it has {len(members)} members instead of a few arrays.")
             return {info.filename.removesuffix(".npy"): _member(path, archive, info) for info in members}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise DataError(path, f"it is not a readable .npz file ({error}). Get it again.") from error
 
 
@@ -88,8 +90,8 @@ def _header(path: Path, file: io.BytesIO | BinaryIO) -> tuple[np.dtype, tuple[in
         shape, column_major, dtype = read(stream)
     except DataError:
         raise
-    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DataError(path, f"it is not a readable numpy file ({str(error).splitlines()[0]}).") from error
+    except (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        raise DataError(path, f"it is not a readable numpy file ({str(error)[:200]}).") from error
     if dtype.kind not in PLAIN_KINDS or dtype.itemsize == 0:
         raise DataError(
             path,

@@ -150,7 +150,7 @@ def test_a_truncated_or_damaged_npz_is_refused(compressed, tmp_path):
     refused(open_npz, path, "not a readable .npz file")
     if compressed:
         path.write_bytes(whole[:200] + bytes(100) + whole[300:])
-        refused(lambda path: list(open_npz(path)["images"].blocks(10)), path, "is damaged")
+        refused(lambda path: list(open_npz(path)["images"].blocks(10)), path, "damaged|not a readable .npz")
 
 
 def test_arrays_of_every_order_are_read_from_an_npz(tmp_path):

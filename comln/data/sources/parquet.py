@@ -44,9 +44,9 @@ def batches(path: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
 
     **Raises:** `DataError` where a column is not there, or the file is damaged.
     """
-    import pyarrow
-
     file = open_parquet(path)
+    import pyarrow  # after the call that says so where it is not installed
+
     missing = set(columns) - set(file.schema_arrow.names)
     if missing:
         raise DataError(path, f"it lacks the columns {sorted(missing)}; it has {file.schema_arrow.names}.")
