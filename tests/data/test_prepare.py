@@ -245,7 +245,7 @@ WRONG = {
 def test_wrong_pickles_are_refused(change, tmp_path):
     content, reason = WRONG[change]
     for split in SPLITS:
-        made.dump(tmp_path / f"CIFAR_FS_{split}.pickle", content)
+        made.dump(tmp_path / f"CIFAR_FS_{split}.pickle", content, protocol=4)
     assert reason in error_of(CIFARFS(), tmp_path)
 
 
