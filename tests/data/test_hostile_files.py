@@ -105,7 +105,7 @@ def npy(header, content=b""):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
 
 
-def plain(shape, descr="|u1"):
+def plain(shape, descr: object = "|u1"):
     return {"descr": descr, "fortran_order": False, "shape": shape}
 
 
