@@ -12,6 +12,7 @@ COMMANDS = {
     "export": "write the weights of a run into one file",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
+    "data": "verify a data set on your disk, and convert it for training",
 }
 
 USAGE = """usage: comln COMMAND [OPTIONS]

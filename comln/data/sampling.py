@@ -60,6 +60,14 @@ class Sampler:
             for members in by_class
         ]
 
+    @cached_property
+    def _originals(self) -> list[np.ndarray | None]:
+        """The examples of each class whose groups are all single examples; `None` for another class."""
+        return [
+            np.concatenate(groups) if groups and all(len(group) == 1 for group in groups) else None
+            for groups in self._groups
+        ]
+
     def _check(self) -> None:
         """Raise `ValueError` where the split cannot fill the shape."""
         shape, split = self.shape, self.split
@@ -85,8 +93,13 @@ class Sampler:
         support = np.empty((self.shape.ways, self.shape.shots), np.int64)
         query = np.empty((self.shape.ways, self.shape.queries), np.int64)
         for way, c in enumerate(classes):
-            groups = self._groups[c]
+            groups, originals = self._groups[c], self._originals[c]
             for_support, for_query = _divide(rng.permutation(len(groups)), self.shape)
+            if originals is not None and len(for_support) >= self.shape.shots and len(for_query) >= self.shape.queries:
+                # The same examples as below, which draws no numbers where a group has no choice; five times as fast.
+                support[way] = originals[for_support[: self.shape.shots]]
+                query[way] = originals[for_query[: self.shape.queries]]
+                continue
             support[way] = _take(rng, [groups[g] for g in for_support], self.shape.shots)
             query[way] = _take(rng, [groups[g] for g in for_query], self.shape.queries)
         return IndexEpisode(classes, support, query)

@@ -52,6 +52,14 @@ def test_with_many_originals_each_is_its_own_group_and_support_takes_only_its_sh
     assert len(np.unique(split.group_of[episode.support[0]])) == 5
 
 
+def test_single_originals_are_drawn_as_groups_of_one_are(monkeypatch):
+    """There is a faster way for them, which must give the same tasks."""
+    sampler = Sampler(stripes(groups=30, variants=1), EpisodeShape(5, 5, 15))
+    fast = [sampler.draw(3, index) for index in range(5)]
+    monkeypatch.setitem(vars(sampler), "_originals", [None] * 6)
+    assert all(same(episode, sampler.draw(3, index)) for index, episode in enumerate(fast))
+
+
 def test_augmented_examples_may_repeat_once_all_groups_are_used():
     sampler = Sampler(stripes(variants=1, augmentation=STILL), EpisodeShape(3, 10, 20))
     episode = sampler.draw(0, 0)

@@ -1,0 +1,78 @@
+"""Unpack an archive that may be anything: nothing lands outside its folder, nothing fills the disk."""
+
+__all__ = ["ARCHIVES", "unpack"]
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from comln.data.data_error import DataError
+from comln.data.safe_path import inside
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Ends of the names of archives that can be unpacked."""
+LARGEST = 64 << 30
+MOST_MEMBERS = 2_000_000
+HIGHEST_RATIO = 200
+PIECE = 1 << 20
+
+
+def unpack(archive: Path, folder: Path, largest: int = LARGEST) -> None:
+    """Unpack the files of a zip or tar archive into a folder, which is empty or does not exist.
+
+    - `largest`: bytes that they may have together; never more than nine tenths of what the disk has free.
+
+    **Raises:** `DataError` for a member that leads out of the folder, is a link or a device or occurs twice, for more
+    than `largest` bytes or 200 times the archive's own, and for a damaged archive.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = min(largest, int(0.9 * shutil.disk_usage(folder).free))
+    limit = min(limit, max(1 << 26, HIGHEST_RATIO * archive.stat().st_size))
+    members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
+    left, count = limit, 0
+    try:
+        for name, content in members(archive):
+            count += 1
+            path = inside(folder, name, archive)
+            if count > MOST_MEMBERS:
+                raise DataError(archive, f"it is refused: it has more than {MOST_MEMBERS} members.")
+            if path.exists():
+                raise DataError(archive, f"it is refused: its member {name!r} occurs twice.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                while piece := content.read(PIECE):
+                    left -= len(piece)
+                    if left < 0:
+                        raise DataError(
+                            archive,
+                            f"it is refused: it unpacks to more than {limit} bytes, as a decompression bomb does.",
+                        )
+                    file.write(piece)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+        raise DataError(archive, f"it is damaged ({error}). Get it again.") from error
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as opened:
+        for info in opened.infolist():
+            # The upper half of the attributes is a Unix mode, which can say that the member is a link.
+            kind = (info.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000, 0o040000):
+                raise DataError(archive, f"it is refused: its member {info.filename!r} is a link or a device.")
+            if not info.is_dir():
+                with opened.open(info) as content:
+                    yield info.filename, content
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(archive) as opened:
+        for info in opened:
+            if not (info.isreg() or info.isdir()):
+                raise DataError(archive, f"it is refused: its member {info.name!r} is a link or a device.")
+            content = opened.extractfile(info) if info.isreg() else None
+            if content is not None:
+                yield info.name, content

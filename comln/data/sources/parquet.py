@@ -1,0 +1,123 @@
+"""Splits in parquet files, as image and embedding data sets are shared, with the optional library pyarrow."""
+
+__all__ = ["batches", "embedding_batches", "parquet_image_split"]
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comln.data.data_error import DataError
+from comln.data.safe_image import decode_image
+from comln.data.sources.arrays import whole_numbers
+from comln.data.sources.raw_split import ROWS_AT_ONCE, RawSplit, index_classes
+
+HIGHEST_RATIO = 100
+RATIO_FREE = 1 << 28
+
+
+def open_parquet(path: Path) -> Any:
+    """Return an open parquet file.
+
+    **Raises:** `DataError` where it is none or claims far more than it holds, and where pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(path, "reading parquet needs pyarrow. Install it with: pip install 'comln[parquet]'.") from None
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        claimed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(path, f"it is not a readable parquet file ({error}). Get it again.") from error
+    if claimed > max(RATIO_FREE, HIGHEST_RATIO * path.stat().st_size):
+        raise DataError(path, f"it is refused: it claims {claimed} bytes, as a decompression bomb does.")
+    return file
+
+
+def batches(path: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
+    """Yield the rows of some columns, a few hundred at a time.
+
+    **Raises:** `DataError` where a column is not there, or the file is damaged.
+    """
+    file = open_parquet(path)
+    import pyarrow  # after the call that says so where it is not installed
+
+    missing = set(columns) - set(file.schema_arrow.names)
+    if missing:
+        raise DataError(path, f"it lacks the columns {sorted(missing)}; it has {file.schema_arrow.names}.")
+    try:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            yield batch.to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(path, f"it is damaged ({error}). Get it again.") from error
+
+
+def parquet_names(path: Path) -> list[str] | None:
+    """Return the names of the classes that the file's metadata gives, in the order of their numbers, if it does."""
+    metadata = open_parquet(path).schema_arrow.metadata or {}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        names = features["label"]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def parquet_image_split(paths: tuple[Path, ...], split: str, size: int) -> RawSplit:
+    """Return a split of files with the columns `image` (pictures as bytes) and `label` (numbers)."""
+    labels = np.concatenate(
+        [whole_numbers(path, batch["label"]) for path in paths for batch in batches(path, ["label"])]
+        or [np.empty(0, np.int64)]
+    )
+    names = parquet_names(paths[0])
+    if names is not None and (labels.size and not 0 <= labels.min() <= labels.max() < len(names)):
+        raise DataError(paths[0], f"a label is not one of its {len(names)} class names.")
+    if names is None:
+        numbers, class_of = np.unique(labels, return_inverse=True)
+        class_names, class_of = tuple(f"{split} {number}" for number in numbers.tolist()), class_of.astype(np.int64)
+    else:
+        class_names, class_of = index_classes([names[label] for label in labels.tolist()])
+    return RawSplit(
+        class_names,
+        class_of,
+        (size, size, 3),
+        np.dtype(np.uint8),
+        partial(_images, paths, size),
+        paths,
+        named=names is not None,
+        notes={"channel_order": "rgb", "resize": f"whole picture to {size} x {size}, where it is not of that size"},
+    )
+
+
+def _images(paths: tuple[Path, ...], size: int) -> Iterator[np.ndarray]:
+    for path in paths:
+        for batch in batches(path, ["image"]):
+            yield np.stack([decode_image(_content(path, image), str(path), size) for image in batch["image"]])
+
+
+def _content(path: Path, image: Any) -> bytes:
+    """Return the bytes of a picture, which are a column of their own or a part of one."""
+    content = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(content, bytes):
+        raise DataError(path, "its column image does not hold pictures as bytes.")
+    return content
+
+
+def embedding_batches(path: Path) -> Iterator[np.ndarray]:
+    """Yield the column `embedding`, lists of numbers, as float32 of shape `(example, feature)`, some rows at a time.
+
+    **Raises:** `DataError` where they are not lists of numbers of one length.
+    """
+    for batch in batches(path, ["embedding"]):
+        try:
+            part = np.array(batch["embedding"], np.float32)
+        except (ValueError, TypeError):
+            part = np.empty(0)
+        if part.ndim != 2:
+            raise DataError(path, "its column embedding does not hold lists of numbers of one length.")
+        yield part

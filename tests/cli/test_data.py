@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+
+from tests.cli.test_cli import comln
+from tests.data import fabricated as made
+from tests.data.fabricated import SPLITS, Tiny
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a folder of pictures, two classes of three in each split."""
+    for split in SPLITS:
+        Tiny(8).pictures(split, tmp_path / "root" / split)
+    return tmp_path / "root"
+
+
+def test_check_describes_and_prepare_writes(root, tmp_path, capsys):
+    code, out, _ = comln("data", "check", "folder", root, "--image-size", 8, capsys=capsys)
+    assert code == 0 and "train 2 classes, 6 examples, 3 of each class" in out and "wrote" not in out
+    code, out, _ = comln("data", "prepare", "folder", root, "--out", tmp_path / "out", "--json", capsys=capsys)
+    summary = json.loads(out)
+    assert code == 0 and summary["splits"]["val"]["examples"] == 6 and summary["example_shape"] == [84, 84, 3]
+    assert (tmp_path / "out" / "manifest.json").exists() and summary["folder"] == str(tmp_path / "out")
+    code, out, _ = comln("data", "prepare", "folder", root, "--out", tmp_path / "out", capsys=capsys)
+    assert code == 0 and "done before and kept: train, val, test" in out
+
+
+def test_the_cache_is_the_default_place(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COMLN_CACHE_DIR", str(tmp_path / "cache"))
+    assert comln("data", "prepare", "folder", root, capsys=capsys)[0] == 0
+    assert np.load(tmp_path / "cache" / "folder" / "train.npy", mmap_mode="r").shape == (6, 84, 84, 3)
+
+
+def test_an_archive_is_read_and_leaves_nothing_behind(root, tmp_path, capsys):
+    import shutil
+
+    archive = shutil.make_archive(str(tmp_path / "pictures"), "zip", root)
+    code, out, _ = comln("data", "prepare", "folder", archive, "--out", tmp_path / "o" / "out", capsys=capsys)
+    assert code == 0 and "wrote" in out
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["out"]
+
+
+MISTAKES = {
+    "name": (["check", "minimagenet", "."], "unknown data set 'minimagenet'. Did you mean 'mini-imagenet'?"),
+    "option": (["check", "cub", ".", "--normalise", "l2"], "--normalise is not for cub, which has --image-size"),
+    "no options": (["check", "folder", ".", "--image-size", "0"], "--image-size must be between 1 and 1024, got 0"),
+    "no folder": (["check", "folder", "nowhere"], "nowhere: there is no such folder"),
+    "file": (["check", "folder", "a.txt"], "a.txt: it is neither a folder nor an archive"),
+    "no data": (["check", "omniglot", "empty"], "empty: no files of omniglot here. Looked for:"),
+    "no list": (["check", "folder", "root", "--split-file", "x.json"], "x.json: there is no such file"),
+    "bad list": (["check", "folder", "root", "--split-file", "a.json"], "a.json: it should look like"),
+    "twice": (["check", "folder", "root", "--split-file", "b.json"], "b.json: it names the class 'a' twice"),
+    "out": (["prepare", "folder", "root", "--out", "a.txt"], "a.txt: it is a file. Choose a folder with --out"),
+    "counts": (["check", "cub", "birds"], "birds: the split 'train' should have 100 classes and 5885 examples"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gives_one_clear_line(mistake, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made.write(tmp_path / "a.txt", "x")
+    made.write(tmp_path / "a.json", {"training": ["a"]})
+    made.write(tmp_path / "b.json", {"train": ["a"], "test": ["a"]})
+    (tmp_path / "empty").mkdir()
+    for name in "abcd":
+        made.write(tmp_path / "birds" / "images" / name / "1.png", "")
+    words, message = MISTAKES[mistake]
+    code, out, err = comln("data", *words, capsys=capsys)
+    assert code == 2 and not out and message in err and err.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_gives_one_clear_line(root, tmp_path, capsys):
+    made.write(tmp_path / "file", "x")
+    code, _, err = comln("data", "prepare", "folder", root, "--out", tmp_path / "file" / "out", capsys=capsys)
+    assert code == 1 and "Free space or change permissions" in err and err.count("\n") == 1
+
+
+def test_an_interruption_says_how_to_go_on(root, tmp_path, monkeypatch, capsys):
+    from comln.cli import data
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "prepare", interrupted)
+    code, _, err = comln("data", "prepare", "folder", root, "--out", tmp_path / "out", capsys=capsys)
+    assert code == 130 and "interrupted. The same command goes on" in err
