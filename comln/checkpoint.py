@@ -120,9 +120,8 @@ class Checkpoints:
 
         # The forms are compared first: an attempt to restore arrays of another form would print pages of traces.
         with contextlib.closing(self._new_manager(read_only=True)) as manager:
-            found = {
-                name: (x.shape, np.dtype(x.dtype)) for name, x in manager.item_metadata(step)["state"].tree.items()
-            }
+            forms: Any = manager.item_metadata(step)
+            found = {name: (x.shape, np.dtype(x.dtype)) for name, x in forms["state"].tree.items()}
             wanted = {name: (x.shape, np.dtype(x.dtype)) for name, x in expected.items()}
             self._refuse_other_forms(step, found, wanted)
             blank = {name: np.empty(shape, dtype) for name, (shape, dtype) in wanted.items()}
