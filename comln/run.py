@@ -23,7 +23,7 @@ from comln.meta_train import TrainState, start_training
 from comln.metrics import read_lines
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.backbones import BackboneConfig, Conv4Config
-from comln.recipes.experiment import Experiment
+from comln.recipes.experiment import DataConfig, Experiment, GlyphsData
 from comln.recipes.learners import LearnerConfig
 from comln.selection import Selection
 from comln.weights import read_metadata, read_weights, write_weights
@@ -35,6 +35,7 @@ configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
 configure_tagged_union(LearnerConfig, converter, tag_name="kind")
 # A run from before there were several networks has one without a name.
 configure_tagged_union(BackboneConfig, converter, tag_name="kind", default=Conv4Config)
+configure_tagged_union(DataConfig, converter, tag_name="kind", default=GlyphsData)
 
 
 class RunError(ValueError):

@@ -12,6 +12,8 @@ from rich.table import Table
 from comln.cli.options import fail, parse
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
 from comln.recipes.backbones import BACKBONES
+from comln.recipes.benchmarks import EXPERIMENTS as BENCHMARKS
+from comln.recipes.benchmarks import published
 from comln.recipes.protocols import original_of
 from comln.run import converter
 
@@ -31,17 +33,8 @@ def run(arguments: list[str]) -> int:
     options = parse(RecipesOptions, arguments, "recipes")
     if options.learner is not None:
         return _describe(options.learner, options.json)
-    rows = [
-        {
-            "recipe": module.EXPERIMENT.name,
-            "ways": module.EXPERIMENT.test.ways,
-            "shots": module.EXPERIMENT.test.shots,
-            "steps": module.EXPERIMENT.steps,
-            "cost": module.COST,
-            "expected": module.EXPECTED,
-        }
-        for module in RECIPES
-    ]
+    rows = [_row(module.EXPERIMENT, module.COST, module.EXPECTED) for module in RECIPES]
+    rows += [_row(experiment, "your data, accelerator", _published(name)) for name, experiment in BENCHMARKS.items()]
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -55,6 +48,26 @@ def run(arguments: list[str]) -> int:
     console.print(f"--learner: {', '.join(LEARNERS)}    --protocol: {', '.join(PROTOCOLS)}", highlight=False)
     console.print(f"with another network: RECIPE-{', RECIPE-'.join(BACKBONES)}", highlight=False)
     return 0
+
+
+def _row(experiment: Experiment, cost: str, expected: str) -> dict[str, Any]:
+    return {
+        "recipe": experiment.name,
+        "ways": experiment.test.ways,
+        "shots": experiment.test.shots,
+        "steps": experiment.steps,
+        "cost": cost,
+        "expected": expected,
+    }
+
+
+def _published(name: str) -> str:
+    """Return what the paper reports for COMLN in this recipe."""
+    found = published(name, "comln")
+    if found is None:
+        return "not in the paper"
+    row, (accuracy, ci95) = found
+    return f"paper, Table {row.table}: {accuracy} ± {ci95} %"
 
 
 def _describe(learner: str, as_json: bool) -> int:

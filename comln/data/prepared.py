@@ -12,6 +12,7 @@ __all__ = [
     "read_manifest",
 ]
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -22,8 +23,10 @@ from typing import Any
 import cattrs
 import numpy as np
 
+from comln.data.augmentation import LeeAugmentation
 from comln.data.cache import cache_folder
 from comln.data.data_error import DataError
+from comln.data.pixel_scaling import PixelScaling
 from comln.data.source import Split
 
 FORMAT = 1
@@ -141,6 +144,7 @@ def _split(folder: Path, name: str, manifest: Manifest, split: PreparedSplit) ->
         class_of=np.array(listed["class_of"], np.int64),
         group_of=np.arange(split.examples),
         content_hash=split.content_hash,
+        scaling=PixelScaling(manifest.mean, manifest.std) if manifest.mean else None,
     )
 
 
@@ -148,41 +152,63 @@ def _split(folder: Path, name: str, manifest: Manifest, split: PreparedSplit) ->
 class PreparedData:
     """Images that `comln data prepare` has prepared.
 
-    - `name`: of the data set. `folder`: where it is, if not in the user's cache.
     - `image_size`, `channels`: what the network is built for.
+    - `padding`: frame of the random crop, in pixels, of the training images' augmentation; `None` for none.
     """
 
     name: str
+    """of the data set"""
     folder: Path | None = None
+    """where `comln data prepare` put it, if not in the user's cache"""
     image_size: int = 84
+    """pixels a side"""
     channels: int = 3
+    """3 for colours, 1 for grey"""
+    padding: int | None = 8
+    """frame of the random crop that training images are varied by, with colours and a mirror image; None: not varied"""
+
+    @property
+    def example_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.image_size, self.image_size, self.channels
 
     def load(self) -> dict[str, Split]:
         """Return the splits.
 
         **Raises:** `DataError` where there are none, or of images of another shape.
         """
-        return _load_checked(self.name, self.folder, (self.image_size, self.image_size, self.channels))
+        splits = _load_checked(self.name, self.folder, self.example_shape)
+        if self.padding is not None and "train" in splits:
+            varied = dataclasses.replace(splits["train"], augmentation=LeeAugmentation(self.padding))
+            splits["train"] = varied
+        return splits
 
 
 @dataclass(frozen=True)
 class PreparedEmbeddings:
     """Embeddings that `comln data prepare` has prepared.
 
-    - `name`: of the data set. `folder`: where it is, if not in the user's cache.
     - `features`: numbers of an embedding.
     """
 
     name: str
+    """of the data set"""
     folder: Path | None = None
+    """where `comln data prepare` put it, if not in the user's cache"""
     features: int = 640
+    """numbers of an embedding"""
+
+    @property
+    def example_shape(self) -> tuple[int]:
+        """The length of an embedding."""
+        return (self.features,)
 
     def load(self) -> dict[str, Split]:
         """Return the splits.
 
         **Raises:** `DataError` where there are none, or of embeddings of another length.
         """
-        return _load_checked(self.name, self.folder, (self.features,))
+        return _load_checked(self.name, self.folder, self.example_shape)
 
 
 def _load_checked(name: str, folder: Path | None, example_shape: tuple[int, ...]) -> dict[str, Split]:

@@ -5,16 +5,23 @@ __all__ = ["LEARNERS", "NAMES", "PROTOCOLS", "RECIPES", "Experiment", "find"]
 import dataclasses
 import difflib
 
+from comln.data.prepared import PreparedEmbeddings
 from comln.recipes import glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot
-from comln.recipes.backbones import BACKBONES
+from comln.recipes.backbones import BACKBONES, IdentityConfig
+from comln.recipes.benchmarks import EXPERIMENTS
 from comln.recipes.experiment import Experiment
 from comln.recipes.protocols import LEARNERS, PROTOCOLS, apply
 
 RECIPES = (glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot)
-"""The modules of the named experiments; a module's docstring says what to expect of it."""
+"""The modules of the experiments on embedded data; a module's docstring says what to expect of it."""
 
-_PLAIN = {module.EXPERIMENT.name: module.EXPERIMENT for module in RECIPES}
-_WITH_NETWORK = {f"{plain}-{network}": (plain, network) for plain in _PLAIN for network in BACKBONES}
+_PLAIN = {module.EXPERIMENT.name: module.EXPERIMENT for module in RECIPES} | EXPERIMENTS
+_WITH_NETWORK = {
+    f"{plain}-{network}": (plain, network)
+    for plain, experiment in _PLAIN.items()
+    for network in BACKBONES
+    if not isinstance(experiment.data, PreparedEmbeddings)
+}
 
 NAMES = (*_PLAIN, *_WITH_NETWORK)
 """Everything that `find` finds: each recipe, and each with another network."""
@@ -38,7 +45,10 @@ def find(name: str, learner: str, protocol: str) -> Experiment:
             near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
             raise ValueError(f"Unknown {what} {word!r}. Did you mean {near[0]!r}? Known: {', '.join(known)}.")
     if name in _PLAIN:
-        return apply(_PLAIN[name], learner, protocol)
+        experiment = apply(_PLAIN[name], learner, protocol)
+        if isinstance(experiment.data, PreparedEmbeddings):
+            return dataclasses.replace(experiment, backbone=IdentityConfig())
+        return experiment
     plain, network = _WITH_NETWORK[name]
     experiment = apply(_PLAIN[plain], learner, protocol)
     backbone = dataclasses.replace(BACKBONES[network], scale_output=experiment.backbone.scale_output)

@@ -1,11 +1,11 @@
 """The embedding networks as configurations: what can be set of each, and how it is built from it."""
 
-__all__ = ["BACKBONES", "BackboneConfig", "Conv4Config", "ResNet12Config"]
+__all__ = ["BACKBONES", "BackboneConfig", "Conv4Config", "IdentityConfig", "ResNet12Config", "size_and_channels"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from comln.backbones import AbstractBackbone, Conv4, ResNet12
+from comln.backbones import AbstractBackbone, Conv4, Identity, ResNet12
 from comln.typing import Array, PRNGKeyArray
 
 
@@ -21,9 +21,10 @@ class Conv4Config:
     """compute features in half precision, for accelerators"""
 
     def build(
-        self, image_size: int, channels: int, key: PRNGKeyArray, convolve: Callable[[Array, Array], Array]
+        self, example_shape: tuple[int, ...], key: PRNGKeyArray, convolve: Callable[[Array, Array], Array]
     ) -> AbstractBackbone:
         """Return the untrained network."""
+        image_size, channels = size_and_channels(example_shape)
         return Conv4.init(image_size, channels, self.filters, key, self.scale_output, convolve, self.bfloat16)
 
 
@@ -49,9 +50,10 @@ class ResNet12Config:
     """compute features in half precision, for accelerators"""
 
     def build(
-        self, image_size: int, channels: int, key: PRNGKeyArray, convolve: Callable[[Array, Array], Array]
+        self, example_shape: tuple[int, ...], key: PRNGKeyArray, convolve: Callable[[Array, Array], Array]
     ) -> AbstractBackbone:
         """Return the untrained network."""
+        image_size, channels = size_and_channels(example_shape)
         return ResNet12.init(
             image_size,
             channels,
@@ -68,7 +70,36 @@ class ResNet12Config:
         )
 
 
-BackboneConfig = Conv4Config | ResNet12Config
+@dataclass(frozen=True)
+class IdentityConfig:
+    """No network: the examples are embeddings, from one that was trained before."""
+
+    scale_output: bool = False
+    """has no effect: embeddings are used as they are"""
+
+    def build(
+        self, example_shape: tuple[int, ...], key: PRNGKeyArray, convolve: Callable[[Array, Array], Array]
+    ) -> AbstractBackbone:
+        """Return the identity."""
+        if len(example_shape) != 1:
+            raise ValueError("Without a network the examples must be embeddings, and these are images.")
+        return Identity(example_shape[0])
+
+
+def size_and_channels(example_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the pixels a side and the channels of square images.
+
+    **Raises:** `ValueError` for embeddings.
+
+    >>> size_and_channels((84, 84, 3))
+    (84, 3)
+    """
+    if len(example_shape) != 3:
+        raise ValueError("This network embeds images, and the examples are embeddings already.")
+    return example_shape[0], example_shape[2]
+
+
+BackboneConfig = Conv4Config | ResNet12Config | IdentityConfig
 """The configuration of any network."""
 
 BACKBONES: Mapping[str, BackboneConfig] = {"resnet12": ResNet12Config()}

@@ -1,6 +1,6 @@
 """What an experiment is: everything that determines a run but its seed."""
 
-__all__ = ["Experiment", "GlyphsData"]
+__all__ = ["DataConfig", "Experiment", "GlyphsData"]
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -11,6 +11,7 @@ import tyro
 
 from comln.backbones import Normalisation
 from comln.data.glyphs import load_glyphs
+from comln.data.prepared import PreparedData, PreparedEmbeddings
 from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
 from comln.learners import AbstractLearner
@@ -23,12 +24,18 @@ from comln.recipes.learners import COMLNConfig, LearnerConfig, Setting
 class GlyphsData:
     """Characters of many scripts, drawn in the typefaces that come with matplotlib; 28 x 28 pixels, one channel."""
 
-    image_size: int = field(default=28, init=False)
-    channels: int = field(default=1, init=False)
+    @property
+    def example_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return 28, 28, 1
 
     def load(self) -> dict[str, Split]:
         """Return the splits train (Latin and common), val (Greek) and test (Cyrillic, Armenian, Georgian)."""
         return load_glyphs()
+
+
+DataConfig = GlyphsData | PreparedData | PreparedEmbeddings
+"""Where examples come from."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Experiment:
     """shape of the test tasks"""
     train_mixture: Annotated[tuple[EpisodeShape, ...], tyro.conf.Suppress] = ()
     """shapes of which each update takes one at random, instead of `train` alone"""
-    data: GlyphsData = GlyphsData()
+    data: DataConfig = field(default=GlyphsData())
     """where examples come from"""
     backbone: BackboneConfig = field(default=Conv4Config())
     """the embedding network"""
@@ -85,8 +92,8 @@ class Experiment:
 
     def build(self, seed: int) -> AbstractLearner:
         """Return the untrained learner of this seed."""
-        data, key = self.data, jax.random.key(np.uint32(seed))
-        return self.learner.build(Setting(self.backbone, data.image_size, data.channels, self.train.ways, key))
+        key = jax.random.key(np.uint32(seed))
+        return self.learner.build(Setting(self.backbone, self.data.example_shape, self.train.ways, key))
 
     def train_shapes(self) -> tuple[EpisodeShape, ...]:
         """Return the shapes of the training tasks."""

@@ -53,7 +53,7 @@ from comln.learners import (
     ProximalPull,
     TaskHorizon,
 )
-from comln.recipes.backbones import BackboneConfig, Conv4Config, ResNet12Config
+from comln.recipes.backbones import BackboneConfig, Conv4Config, ResNet12Config, size_and_channels
 from comln.typing import Array, PRNGKeyArray
 
 
@@ -62,21 +62,20 @@ class Setting:
     """What a learner is built for.
 
     - `network`: the embedding network, or the whole one for methods that adapt it.
-    - `image_size`, `channels`: of the square images.
+    - `example_shape`: height, width and channels of an image, or the length of an embedding.
     - `ways`: of the training tasks.
     - `key`: of the initial weights.
     """
 
     network: BackboneConfig
-    image_size: int
-    channels: int
+    example_shape: tuple[int, ...]
     ways: int
     key: PRNGKeyArray
 
     def backbone(self, convolve: Callable[[Array, Array], Array] = convolve) -> AbstractBackbone:
         """Return the untrained network."""
         key, _ = jax.random.split(self.key)
-        return self.network.build(self.image_size, self.channels, key, convolve)
+        return self.network.build(self.example_shape, key, convolve)
 
     def adaptable_backbone(self) -> AbstractBackbone:
         """Return the untrained network in a form that may be differentiated twice, with weights for every task.
@@ -342,8 +341,7 @@ class CAVIAConfig(AbstractLearnerConfig):
         if setting.network.scale_output:
             raise ValueError("CAVIA's network ends in logits, not embeddings. Leave out --backbone.scale-output.")
         network = FilmConv4.init(
-            setting.image_size,
-            setting.channels,
+            *size_and_channels(setting.example_shape),
             setting.network.filters,
             setting.ways,
             self.context_size,

@@ -8,7 +8,9 @@ from comln.data.sampling import EpisodeShape
 from comln.learners import ConjugateGradients
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
-from comln.recipes.backbones import Conv4Config, ResNet12Config
+from comln.recipes.backbones import Conv4Config, IdentityConfig, ResNet12Config
+from comln.recipes.benchmarks import EXPERIMENTS as BENCHMARKS
+from comln.recipes.benchmarks import PUBLISHED, published
 from comln.recipes.learners import (
     ANILConfig,
     IMAMLConfig,
@@ -159,3 +161,37 @@ def test_a_run_from_before_there_were_several_networks_can_be_read():
     written = converter.unstructure(find(NAMES[0], "comln", "house"))
     written["backbone"] = {"filters": 7, "scale_output": False}
     assert converter.structure(written, Experiment).backbone == Conv4Config(7, scale_output=False)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_benchmark_has_every_method_and_survives_being_written_down(name, learner):
+    for protocol in PROTOCOLS:
+        experiment = find(name, learner, protocol)
+        assert converter.structure(converter.unstructure(experiment), Experiment) == experiment
+        assert experiment.data == BENCHMARKS[name].data
+        assert isinstance(experiment.backbone, IdentityConfig) == name.startswith("leo-")
+
+
+def test_the_numbers_of_the_paper_are_found_by_recipe_and_method():
+    for recipe, learner, expected in (
+        ("mini-imagenet-5way-1shot", "comln", (53.01, 0.62)),
+        ("tiered-imagenet-5way-5shot-resnet12", "metaoptnet-svm", (81.56, 0.53)),
+        ("leo-mini-imagenet-5way-5shot", "r2d2", (70.38, 0.52)),
+    ):
+        found = published(recipe, learner)
+        assert found is not None and found[1] == expected
+    assert published("cub-5way-1shot", "comln") is None and published("glyphs-5way-1shot", "comln") is None
+    for row in PUBLISHED:
+        for shots in (1, 5):
+            network = "-resnet12" if row.network == "resnet12" else ""
+            find(f"{row.data}-5way-{shots}shot{network}", row.learner, "paper")
+
+
+def test_embeddings_have_no_network_to_choose():
+    with pytest.raises(ValueError, match="Unknown recipe 'leo-mini-imagenet-5way-1shot-resnet12'"):
+        find("leo-mini-imagenet-5way-1shot-resnet12", "comln", "house")
+    with pytest.raises(ValueError, match="embeddings already"):
+        dataclasses.replace(find("leo-mini-imagenet-5way-1shot", "comln", "house"), backbone=Conv4Config()).build(0)
+    with pytest.raises(ValueError, match="these are images"):
+        dataclasses.replace(find(NAMES[0], "comln", "house"), backbone=IdentityConfig()).build(0)
