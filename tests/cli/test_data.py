@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -86,3 +87,53 @@ def test_an_interruption_says_how_to_go_on(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "prepare", interrupted)
     code, _, err = comln("data", "prepare", "folder", root, "--out", tmp_path / "out", capsys=capsys)
     assert code == 130 and "interrupted. The same command goes on" in err
+
+
+SHORT = ["--steps", "2", "--tasks-per-step", "2", "--tasks", "4", "--validate-every", "1", "--validation-tasks", "2"]
+SHAPES = ["--train.ways", "2", "--train.queries", "2", "--test.ways", "2", "--test.queries", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["comln", "maml"])
+def test_images_go_from_a_folder_to_a_result(learner, tmp_path, capsys):
+    for split in SPLITS:
+        Tiny(16, classes=3, each=4).pictures(split, tmp_path / "root" / split)
+    prepare = ["data", "prepare", "folder", tmp_path / "root", "--out", tmp_path / "ready", "--image-size", 16]
+    assert comln(*prepare, capsys=capsys)[0] == 0
+    words = ["train", "mini-imagenet-5way-1shot", "--learner", learner, "--data.folder", tmp_path / "ready"]
+    words += ["--data.image-size", 16, "--data.padding", 2, "--backbone.filters", 4, *SHORT, *SHAPES]
+    with jax.numpy_dtype_promotion("standard"):
+        code, out, err = comln(*words, "--out", tmp_path / "run", "--json", capsys=capsys)
+        assert code == 0, err
+        result = json.loads(out)
+        assert result["tasks"] == 4 and result["validation_accuracy"] is not None
+        code, again, err = comln("evaluate", tmp_path / "run", "--tasks", 4, "--json", capsys=capsys)
+    assert code == 0, err
+    assert json.loads(again)["accuracy"] == result["accuracy"]
+
+
+@pytest.mark.slow
+def test_embeddings_go_from_their_pickles_to_a_result(tmp_path, capsys):
+    made.leo(tmp_path / "root")
+    prepare = [
+        "data",
+        "prepare",
+        "leo-mini-imagenet",
+        tmp_path / "root",
+        "--out",
+        tmp_path / "ready",
+        "--allow-partial",
+    ]
+    assert comln(*prepare, capsys=capsys)[0] == 0
+    words = ["train", "leo-mini-imagenet-5way-1shot", "--data.folder", tmp_path / "ready", *SHORT]
+    words += ["--train.ways", 2, "--train.queries", 1, "--test.ways", 2, "--test.queries", 1]
+    with jax.numpy_dtype_promotion("standard"):
+        code, out, err = comln(*words, "--out", tmp_path / "run", "--json", capsys=capsys)
+    assert code == 0, err
+    assert json.loads(out)["tasks"] == 4
+
+
+def test_data_that_are_not_prepared_are_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COMLN_CACHE_DIR", str(tmp_path / "cache"))
+    code, _, err = comln("train", "mini-imagenet-5way-1shot", "--out", tmp_path / "run", capsys=capsys)
+    assert code == 2 and "Run `comln data prepare mini-imagenet ROOT`" in err and not (tmp_path / "run").exists()
