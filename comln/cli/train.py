@@ -1,6 +1,6 @@
 """`comln train`: meta-train a learner, evaluate it on unseen classes, write the report."""
 
-__all__ = ["run"]
+__all__ = ["run", "runaway_note"]
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -33,11 +33,14 @@ from comln.meta_train import Divergence, TrainState, start_training
 from comln.metrics import keep_until
 from comln.recipes import NAMES, find
 from comln.recipes.experiment import Experiment
+from comln.recipes.learners import COMLNConfig
 from comln.run import RunError, RunFolder, converter
 from comln.selection import Selection
 from comln.training import Trained, train_run
 
 TEST_SEED = 0
+RUNAWAY = 1000.0
+"""A horizon that changed by more than this factor was not learned."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +292,19 @@ def _explain(error: Divergence, folder: RunFolder) -> str:
     return f"{error} {saved}, in {folder.path}. Choose another --out with, for example, --optimiser.learning-rate 1e-3."
 
 
+def runaway_note(experiment: Experiment, scalars: Mapping[str, Any]) -> str:
+    """Return what to say where a learned horizon has left all bounds, or nothing."""
+    if not isinstance(experiment.learner, COMLNConfig):
+        return ""
+    before, after = experiment.learner.initial_horizon, scalars["horizon"]
+    if before / RUNAWAY < after < before * RUNAWAY:
+        return ""
+    return (
+        f"the horizon ran away: T went from {before:.3g} to {after:.3g}, so its steps were too long. Lower "
+        "--optimiser.horizon-learning-rate in the house protocol; the others have no steps of its own for it."
+    )
+
+
 def _finish(
     options: TrainOptions, folder: RunFolder, test_sampler: Sampler, trained: Trained, training_s: float
 ) -> int:
@@ -320,6 +336,8 @@ def _finish(
         **{name: float(value) for name, value in state.learner.scalars().items()},
     }
     folder.write_json("evaluation.json", summary)
+    if note := runaway_note(experiment, summary):
+        print(f"comln: {note}", file=sys.stderr)
     with counting("writing the report", 1) as on_progress:
         page = report_run(folder, experiment, state, test_sampler, result)
         on_progress(1)

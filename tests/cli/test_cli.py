@@ -12,7 +12,7 @@ import pytest
 
 from comln.checkpoint import Checkpoints
 from comln.cli.main import run
-from comln.cli.train import _options
+from comln.cli.train import _options, runaway_note
 from comln.data.sampling import EpisodeShape
 from comln.optimiser import SGD
 from comln.recipes import LEARNERS
@@ -231,6 +231,14 @@ def test_every_method_is_trained_and_evaluated_by_one_command_each(learner, prot
     assert code == 0, err
     assert json.loads(out)["accuracy"] == trained_result["accuracy"] and trained_result["failed_tasks"] == 0
     assert (tmp_path / "r" / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_a_horizon_that_ran_away_is_told():
+    experiment = _options(["--protocol", "paper"]).experiment
+    assert "T went from 1 to 1.3e+03" in runaway_note(experiment, {"horizon": 1300.0})
+    assert "T went from 1 to 1e-05" in runaway_note(experiment, {"horizon": 1e-5})
+    assert runaway_note(experiment, {"horizon": 200.0}) == ""
+    assert runaway_note(_options(["--learner", "maml"]).experiment, {}) == ""
 
 
 def test_recipes_are_listed_for_people_and_programs(capsys):
