@@ -149,6 +149,7 @@ def _experiment(spending: Spending) -> Experiment:
         house,
         learner=COMLNConfig(initial_head=InitialHead.ZERO),
         backbone=dataclasses.replace(house.backbone, filters=spending.filters),
+        train=shapes[0],
         train_mixture=shapes,
         tasks_per_step=4,
     )
@@ -173,12 +174,13 @@ def _compare(experiment: Experiment, splits: dict[str, Split], spending: Spendin
     shared_start = COMLN.init(
         Identity(backbone.embedding_size), 5, jax.random.key(0), 10.0, initial_head=InitialHead.ZERO
     )
+    optimiser = optax.adam(optax.cosine_decay_schedule(3e-2, spending.updates))
     outcomes: dict[str, list[dict[Kind, Measured]]] = {"shared": [], "own": []}
     for number, (seed, name) in enumerate((seed, name) for seed in SEEDS for name in outcomes):
         work.on_progress(f"horizons: {name}, seed {seed}", 0.5 + 0.4 * number / (2 * len(SEEDS)))
         factor = TaskHorizon.init(jax.random.key(seed)) if name == "own" else None
         start = dataclasses.replace(shared_start, task_horizon=factor)
-        learner = _learn_horizons(start, for_training, spending.updates, seed)
+        learner = _learn_horizons(start, for_training, spending.updates, seed, optimiser)
         outcomes[name].append({kind: _measure(learner, tasks) for kind, tasks in for_test.items()})
     work.on_progress("the best horizon of each task", 0.9)
     oracle = {kind: _best(tasks) for kind, tasks in for_test.items()}
@@ -212,9 +214,10 @@ def _with_noise(tasks: Episode, noise: float, seed: tuple[int, ...]) -> Episode:
     return Episode(Examples(tasks.support.inputs, jnp.asarray(wrong), tasks.support.mask), tasks.query)
 
 
-def _learn_horizons(learner: COMLN, tasks: dict[Kind, Episode], updates: int, seed: int) -> COMLN:
+def _learn_horizons(
+    learner: COMLN, tasks: dict[Kind, Episode], updates: int, seed: int, optimiser: optax.GradientTransformation
+) -> COMLN:
     """Return the learner after updates of its horizon, each on tasks of one kind; everything else is fixed."""
-    optimiser = optax.adam(optax.cosine_decay_schedule(3e-2, updates))
     trainable = eqx.tree_at(
         lambda m: (m.log_horizon, m.task_horizon),
         jax.tree.map(lambda _: False, learner),
@@ -223,22 +226,32 @@ def _learn_horizons(learner: COMLN, tasks: dict[Kind, Episode], updates: int, se
     )
     parameters, fixed = eqx.partition(learner, trainable)
     state, rng = optimiser.init(parameters), np.random.default_rng(seed)
-
-    @eqx.filter_jit
-    def update(parameters: Any, state: Any, batch: Episode) -> tuple[Any, Any]:
-        def loss(parameters: Any) -> Scalar:
-            return jnp.mean(jax.vmap(lambda task: eqx.combine(parameters, fixed).objective(task)[0])(batch))
-
-        changes, new = optimiser.update(jax.grad(loss)(parameters), state)
-        return eqx.apply_updates(parameters, changes), new
-
     count = len(tasks[KINDS[0]].support.mask)
     for _ in range(updates):
         kind = KINDS[rng.integers(len(KINDS))]
         chosen = rng.choice(count, min(TASKS_OF_AN_UPDATE, count), replace=False)
         batch = jax.tree.map(lambda x, chosen=chosen: x[chosen], tasks[kind])
-        parameters, state = update(parameters, state, batch)
+        parameters, state = _update(parameters, fixed, state, batch, optimiser)
     return eqx.combine(parameters, fixed)
+
+
+# These are compiled once for all runs and seeds, so what differs between those is an argument.
+
+
+@eqx.filter_jit
+def _update(
+    parameters: Any, fixed: Any, state: Any, batch: Episode, optimiser: optax.GradientTransformation
+) -> tuple[Any, Any]:
+    def loss(parameters: Any) -> Scalar:
+        return jnp.mean(jax.vmap(lambda task: eqx.combine(parameters, fixed).objective(task)[0])(batch))
+
+    changes, new = optimiser.update(jax.grad(loss)(parameters), state)
+    return eqx.apply_updates(parameters, changes), new
+
+
+@eqx.filter_jit
+def _scores(learner: COMLN, tasks: Episode) -> tuple[Array, Array, Array]:
+    return jax.vmap(lambda task: _score(learner, task))(tasks)
 
 
 @dataclass(frozen=True)
@@ -251,8 +264,7 @@ class Measured:
 
 
 def _measure(learner: COMLN, tasks: Episode) -> Measured:
-    scores = eqx.filter_jit(jax.vmap(lambda task: _score(learner, task)))(tasks)
-    return Measured(*map(np.asarray, scores))
+    return Measured(*map(np.asarray, _scores(learner, tasks)))
 
 
 def _best(tasks: Episode) -> Measured:
