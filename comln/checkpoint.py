@@ -3,7 +3,11 @@
 __all__ = ["CheckpointError", "Checkpoints", "named_arrays", "with_arrays"]
 
 import contextlib
+import gc
 import logging
+import sys
+import time
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from orbax.checkpoint import CheckpointManager
 
 KEEP = 2
+PLACEHOLDER = "placeholder"
+"""An array that every checkpoint holds: one without any array cannot be written."""
+QUIET_S = 0.5
 State = TypeVar("State")
 logger = logging.getLogger("comln")
 
@@ -56,6 +63,7 @@ class Checkpoints:
 
         # Copies, so that nothing can change under the thread that writes.
         arrays = {name: np.array(leaf) for name, leaf in named_arrays(state).items()}
+        arrays[PLACEHOLDER] = np.zeros(1, np.uint8)
         record = {"metadata": metadata, "checksums": {name: _checksum(array) for name, array in arrays.items()}}
         with self._reporting(step):
             manager = self._opened()
@@ -112,8 +120,10 @@ class Checkpoints:
             raise
         except Exception as error:
             # A damaged file can surface as almost any exception of the libraries that parse it.
-            logger.warning("The checkpoint of step %d is damaged (%s); it is passed over.", step, _reason(error))
-            return None
+            reason = _reason(error)
+        _clear_away_quietly()
+        logger.warning("The checkpoint of step %d is damaged (%s); it is passed over.", step, reason)
+        return None
 
     def _read(self, step: int, expected: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         import orbax.checkpoint as ocp
@@ -124,13 +134,14 @@ class Checkpoints:
             found = {name: (x.shape, np.dtype(x.dtype)) for name, x in forms["state"].tree.items()}
             wanted = {name: (x.shape, np.dtype(x.dtype)) for name, x in expected.items()}
             self._refuse_other_forms(step, found, wanted)
-            blank = {name: np.empty(shape, dtype) for name, (shape, dtype) in wanted.items()}
+            blank = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
             parts = ocp.args.Composite(state=ocp.args.StandardRestore(blank), record=ocp.args.JsonRestore())
             restored = manager.restore(step, args=parts)
-        return restored["state"], restored["record"]
+        stored = {name: array for name, array in restored["state"].items() if name != PLACEHOLDER}
+        return stored, restored["record"]
 
     def _refuse_other_forms(self, step: int, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        for name in sorted(found.keys() | wanted.keys()):
+        for name in sorted((found.keys() | wanted.keys()) - {PLACEHOLDER}):
             if found.get(name) != wanted.get(name):
                 there, here = (
                     "nothing" if form is None else f"{form[1]}{list(form[0])}"
@@ -178,6 +189,7 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             with contextlib.suppress(Exception):
                 self._close()
+            _clear_away_quietly()
             raise CheckpointError(
                 f"The checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}. Free "
                 "space or choose another folder with --out; the last good checkpoint is unharmed."
@@ -187,6 +199,29 @@ class Checkpoints:
         manager, self._manager, self._last = self._manager, None, None
         if manager is not None:
             manager.close()
+
+
+def _clear_away_quietly() -> None:
+    """Wait until what a failed attempt left running has ended, without its complaints.
+
+    A library's tasks can outlive its event loop, and print a page of traces each when they end: of an error that is
+    reported in one line already.
+    """
+    last = time.monotonic()
+
+    def heard(unraisable: Any) -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    hook, sys.unraisablehook = sys.unraisablehook, heard
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while time.monotonic() - last < QUIET_S:
+                gc.collect()
+                time.sleep(QUIET_S / 10)
+    finally:
+        sys.unraisablehook = hook
 
 
 def named_arrays(tree: Any) -> dict[str, Any]:

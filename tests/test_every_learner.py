@@ -85,7 +85,7 @@ LEARNERS = {
     "r2d2": lambda: R2D2.init(backbone(), regularisation=1.0, initial_scale=1.0),
     "lrd2": lambda: LRD2(backbone(), regularisation=1.0),
     "leap": lambda: Leap.init(network(), WAYS, KEY, steps=3),
-    "leo": lambda: LEO.init(backbone(), KEY),
+    "leo": lambda: LEO.init(backbone(), KEY, latent_step=0.01),
     "protonet": lambda: ProtoNet(backbone()),
 }
 CONVOLUTIONAL = {
