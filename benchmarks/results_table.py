@@ -126,17 +126,24 @@ def comparison():
         f"{spending['seconds']:g} s of updates for each method in each setting, compilation not counted; "
         f"{spending['filters']} channels; one seed. Mean over test tasks with its 95 % confidence interval, "
         "differences paired by task. Memory is the compiler's, for one update, besides its arguments and results. "
+        "The machine did other work at low priority. "
         f"{where(result)}"
     )
-    horizons = json.loads((ROOT / "benchmarks/results/task-horizon.json").read_text())
-    kinds = [task_horizon.KindRow(**row) for row in horizons["rows"]]
-    parts.append("## A horizon for each task\n\n" + HORIZONS)
-    parts += [markdown(table) for table in task_horizon.tables(kinds, horizons["shared_horizons"])]
-    parts.append(
-        f"{horizons['spending']['tasks']} tasks of each kind; the horizons were trained three times, and each task's "
-        f"numbers are means over them. {where(horizons)}"
-    )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "## A horizon for each task\n\n" + HORIZONS, *horizons()])
+
+
+def horizons():
+    """Return the table of a horizon for each task, or that it was not measured yet."""
+    path = ROOT / "benchmarks/results/task-horizon.json"
+    if not path.exists():
+        return ["Not measured yet; the command writes the numbers."]
+    result = json.loads(path.read_text())
+    kinds = [task_horizon.KindRow(**row) for row in result["rows"]]
+    return [
+        *(markdown(table) for table in task_horizon.tables(kinds, result["shared_horizons"])),
+        f"{result['spending']['tasks']} tasks of each kind; the horizons were trained three times, and each task's "
+        f"numbers are means over them. {where(result)}",
+    ]
 
 
 HORIZONS = """\
