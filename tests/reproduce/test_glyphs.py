@@ -1,6 +1,7 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,9 +15,11 @@ LEARNERS = ("comln", "protonet")
 
 @pytest.fixture
 def short(monkeypatch):
-    """Let a comparison be of two methods, for a moment."""
+    """Let a comparison be of two methods, for a moment. (Optax mixes integers and floats.)"""
     monkeypatch.setattr(glyphs, "LEARNERS", LEARNERS)
     monkeypatch.setitem(glyphs.SPENDING, Budget.SMOKE, glyphs.Spending(0.2, 20, 20, 4, glyphs.SETTINGS[:1]))
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def row(setting, learner, accuracy, difference):
