@@ -31,7 +31,13 @@ PATIENCE = 1800.0
 def start(folder, *words):
     """Start training in a process of its own."""
     command = [sys.executable, "-m", "comln", "train", "--out", str(folder), *WORDS, *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with said_in(folder).open("wb") as file:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def said_in(folder):
+    """Return the file for what a run says; a pipe that nobody reads would fill up and block it."""
+    return folder.with_suffix(".log")
 
 
 def steps_made(folder):
@@ -53,7 +59,7 @@ def end(folder, process):
     checkpoints = RunFolder(folder).checkpoints
     wait_for(lambda: STEPS in checkpoints.steps(), process)
     process.kill()
-    process.communicate()
+    process.wait()
     return arrays(folder)
 
 
@@ -76,13 +82,14 @@ def trial(folder, number, rng, whole):
     wait_for(lambda: steps_made(folder) >= after, process)
     time.sleep(pause)
     process.send_signal(number)
-    _, said = process.communicate()
+    process.wait()
+    said = said_in(folder).read_text().strip().splitlines()[-1:]
     seen = {
         "signal": signal.Signals(number).name,
         "step": steps_made(folder),
         "checkpoints": RunFolder(folder).checkpoints.steps(),
         "exit": process.returncode,
-        "said": said.decode().strip().splitlines()[-1:] if number == signal.SIGTERM else [],
+        "said": said if number == signal.SIGTERM else [],
     }
     found, selection = end(folder, start(folder, "--resume"))
     expected, expected_selection = whole
