@@ -48,8 +48,9 @@ def worth_switching(support: int, rows: int, in_span: bool) -> int:
 
     For one way, an implicit step factors a matrix of $M \times M$ and inverts and multiplies the factor, about
     $3.3 M^3$ operations; the seven stages of an explicit one multiply by $\Phi$ and $\Phi^\top$, $28 MR$ for $R$
-    rows, or by $G$, $14 M^2$. A stiff solve takes about 40 implicit steps, but each costs less than its operations say:
-    25 times the ratio is even. The states that are kept take at most twice the memory of the factors, $M^2$ for one way.
+    rows, or by $G$, $14 M^2$. A stiff solve takes about 40 implicit steps, but each costs less than its operations say,
+    so that it is even at 25 times the ratio. The states that are kept take at most twice the memory of the factors,
+    $M^2$ for one way.
 
     >>> worth_switching(5, 5, True), worth_switching(100, 100, True), worth_switching(100, 32, False)
     (100, 200, 625)
