@@ -34,7 +34,10 @@ def loss_and_gradient(learner, batch, statistics, mesh):
 
 
 def difference(learner, mesh) -> dict[str, float]:
-    """Return the loss on one device, and how much loss, gradient and statistics differ over several."""
+    """Return the loss on one device, and how much loss, gradient and statistics differ over several.
+
+    An array whose largest entry is above one, as variances of activations have it, differs in units of that.
+    """
     own = TASKS // jax.process_count()
     begin = own * jax.process_index()
     statistics = learner.backbone.initial_statistics()
@@ -47,7 +50,7 @@ def difference(learner, mesh) -> dict[str, float]:
     )
     assert spread[0].sharding.device_set == set(mesh.devices.flat)
     gaps = [
-        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        float(np.abs(np.asarray(a) - np.asarray(b)).max() / max(1.0, np.abs(np.asarray(a)).max()))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(to_this_process(spread)), strict=True)
         if isinstance(a, jax.Array)
     ]
