@@ -313,9 +313,13 @@ class FlowCost:
         return factorised + self._logits() + stages + elementwise
 
 
-def query_operations(shape: TaskShape, features: int) -> int:
-    """Return the operations of the query examples' logits, forwards, and backwards in weights and embeddings."""
-    return 3 * 2 * shape.ways * shape.queries * shape.ways * features
+def query_operations(queries: int, ways: int, features: int) -> int:
+    """Return the operations of the logits of `queries` examples, and of their gradients in weights and embeddings.
+
+    >>> query_operations(queries=75, ways=5, features=1600)
+    3600000
+    """
+    return 3 * 2 * queries * ways * features
 
 
 def meta_step_operations(
@@ -335,7 +339,7 @@ def meta_step_operations(
     return {
         "network": tasks * shape.images * network.training_operations(shape.image_size, shape.channels),
         "flow": tasks * flow.training_operations(),
-        "query": tasks * query_operations(shape, features),
+        "query": tasks * query_operations(shape.ways * shape.queries, shape.ways, features),
     }
 
 

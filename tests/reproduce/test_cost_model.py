@@ -1,5 +1,7 @@
 """The cost model's counts: by hand, against the networks themselves, and against counts of the programs that run."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,9 @@ def in_float32(tree):
 
 
 def compiled(function, *arguments):
-    return jax.jit(function).lower(*arguments).compile()
+    """Return the compiled program of a function of pytrees, which may hold other things than arrays."""
+    jitted: Any = eqx.filter_jit(function)
+    return jitted.lower(*arguments).compile().compiled
 
 
 def operations_of(program):
@@ -41,20 +45,23 @@ def operations_of(program):
     return analysis["flops"]
 
 
+def parameters_of(network):
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(network) if isinstance(x, jax.ShapeDtypeStruct))
+
+
 @pytest.mark.parametrize(("image_size", "channels", "filters"), [(28, 1, 32), (84, 3, 64)])
 def test_parameters_and_features_are_those_of_conv4(image_size, channels, filters):
-    network, cost = Conv4.init(image_size, channels, filters, jax.random.key(0)), Conv4Cost(filters)
-    counted = sum(x.size for x in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
-    assert cost.parameters(channels) == counted
+    network = eqx.filter_eval_shape(Conv4.init, image_size, channels, filters, jax.random.key(0))
+    cost = Conv4Cost(filters)
+    assert cost.parameters(channels) == parameters_of(network)
     assert cost.features(image_size) == network.embedding_size
     assert cost.normalisations() == len(network.norms)
 
 
 def test_parameters_and_features_are_those_of_resnet12():
     network = eqx.filter_eval_shape(ResNet12.init, image_size=84, channels=3, key=jax.random.key(0))
-    counted = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(network) if isinstance(x, jax.ShapeDtypeStruct))
     cost = ResNet12Cost()
-    assert cost.parameters(3) == counted
+    assert cost.parameters(3) == parameters_of(network)
     assert cost.features(84) == network.embedding_size
     assert cost.normalisations() == sum(len(block.norms) + 1 for block in network.blocks)
 
@@ -66,11 +73,12 @@ def test_operations_are_those_that_the_compiler_counts():
     def embed(network, images):
         return network(images, statistics, Normalisation.BATCH)[0]
 
-    counted = operations_of(eqx.filter_jit(embed).lower(network, images).compile().compiled)
+    counted = operations_of(compiled(embed, network, images))
     # The compiler leaves out products with the padding, and counts normalisation and pooling.
     assert 0.95 * counted < 2 * Conv4Cost(64).forward_operations(84, 3) < 1.05 * counted
 
 
+@pytest.mark.slow
 def test_training_takes_the_gradients_of_the_weights_but_not_of_the_images():
     first, *rest = Conv4Cost(32).convolutions(28, 3)
     cost = Conv4Cost(32).training_operations(28, 3)
@@ -86,10 +94,11 @@ def test_training_takes_the_gradients_of_the_weights_but_not_of_the_images():
     def total(network):
         return jnp.sum(network(images, statistics, Normalisation.BATCH)[0])
 
-    counted = operations_of(eqx.filter_jit(eqx.filter_grad(total)).lower(network).compile().compiled)
+    counted = operations_of(compiled(eqx.filter_grad(total), network))
     assert 0.9 * counted < 4 * cost < 1.1 * counted
 
 
+@pytest.mark.slow
 def test_memory_is_about_the_compilers():
     network = in_float32(Conv4.init(28, 1, 64, jax.random.key(0)))
     images, statistics = jnp.zeros((160, 28, 28, 1), jnp.float32), in_float32(network.initial_statistics())
@@ -97,7 +106,7 @@ def test_memory_is_about_the_compilers():
     def total(network):
         return jnp.sum(network(images, statistics, Normalisation.BATCH)[0])
 
-    analysis = eqx.filter_jit(eqx.filter_grad(total)).lower(network).compile().compiled.memory_analysis()
+    analysis = compiled(eqx.filter_grad(total), network).memory_analysis()
     assert analysis is not None
     assert 0.8 < 160 * Conv4Cost(64).peak_bytes(28, 1) / analysis.temp_size_in_bytes < 1.2
 
@@ -117,7 +126,7 @@ def test_resnet12_by_hand():
 def test_a_task_by_hand():
     shape = TaskShape(ways=5, shots=2, queries=3, image_size=4, channels=3)
     assert (shape.support, shape.images, shape.input_bytes) == (10, 25, 25 * 48)
-    assert query_operations(shape, features=7) == 3 * 2 * 15 * 5 * 7
+    assert query_operations(shape.ways * shape.queries, shape.ways, features=7) == 3 * 2 * 15 * 5 * 7
 
 
 def test_the_flow_in_the_span_by_hand():
@@ -183,7 +192,7 @@ def products(jaxpr, times=1):
     """Count what a program's products, Cholesky factors and triangular systems take, loop by loop."""
     total = 0
     for equation in jaxpr.eqns:
-        shapes = [getattr(x.aval, "shape", ()) for x in equation.invars]
+        shapes: list[Any] = [getattr(x.aval, "shape", ()) for x in equation.invars]
         parameters, name, result = equation.params, equation.primitive.name, equation.outvars[0].aval
         if name == "dot_general":
             summed = [shapes[0][axis] for axis in parameters["dimension_numbers"][0][0]]
