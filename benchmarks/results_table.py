@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from comln.reproduce import glyphs, task_horizon
+from comln.reproduce import glyphs, scaling_page, task_horizon
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +154,20 @@ loss on its own query examples, of 25 from 0.1 to 1000: nobody can know it. `com
 it."""
 
 
+def scaling():
+    """Return the tables of the cost model: counted, checked on this machine, predicted for others."""
+    result = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
+    parts = []
+    for heading, tables in scaling_page.tables(result):
+        parts.append(f"## {heading}")
+        parts += [markdown(table) for table in tables]
+    commits = ", ".join(dict.fromkeys(part["commit"] for part in result["environment"].values()))
+    parts.append(
+        f"Measured in {result['dtype']}, commit {commits}. {where({'environment': result['environment']['rates']})}"
+    )
+    return "\n\n".join(parts)
+
+
 def pages():
     """Return the text between the marks, by file."""
     result = json.loads((ROOT / "benchmarks/results/meta_gradients.json").read_text())
@@ -163,6 +177,7 @@ def pages():
         "README.md": readme,
         "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
         "docs/results.md": comparison(),
+        "docs/scaling.md": scaling(),
     }
 
 
