@@ -24,10 +24,12 @@ loop. A lane that has finished or rejected its step takes a step of length zero,
 """
 
 __all__ = [
+    "ADAPTIVE_SLOTS",
     "FINISHED",
     "OUT_OF_STEPS",
     "SLOTS",
     "UNDERFLOW",
+    "WORTH_SWITCHING",
     "Followed",
     "Knots",
     "System",

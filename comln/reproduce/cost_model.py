@@ -25,6 +25,9 @@ import abc
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from comln.flow.adaptive import ADAPTIVE_SLOTS, WORTH_SWITCHING
+from comln.flow.head_solve import worth_switching
+
 BYTES = 4
 """Of a number in single precision."""
 
@@ -274,15 +277,17 @@ class FlowCost:
         """Return the operations that adapt the head and differentiate it."""
         return 3 * self.products() + self.solve() + self.solve_back()
 
-    def kept_bytes(self, slots: int = 256) -> int:
+    def kept_bytes(self) -> int:
         """Return the store of steps for the way back, whatever the horizon.
 
-        A state, a time and two lengths for each attempt that there is room for, and one more.
+        A state, a time and two lengths for each attempt that there is room for at the default tolerance, and one more.
 
         >>> FlowCost(support=5, ways=5, features=1600, steps=20).kept_bytes()
         28784
         """
-        return BYTES * (slots + 1) * (self.state_numbers + 3)
+        rows = min(self.support, self.features)
+        room = ADAPTIVE_SLOTS + worth_switching(self.support, rows, self.in_span) - WORTH_SWITCHING
+        return BYTES * (room + 1) * (self.state_numbers + 3)
 
     def moved_bytes(self) -> int:
         """Return the bytes of what goes in and comes out: embeddings, labels, initial and adapted weights."""

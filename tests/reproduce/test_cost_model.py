@@ -141,7 +141,7 @@ def test_the_flow_in_the_span_by_hand():
     assert cost.explicit_step_back() == 3 * 6 * (24 + 16 * 6 + 11 * 6)
     assert cost.forward_operations() == cost.products() + 7 * cost.explicit_step()
     assert cost.training_operations() == 3 * cost.products() + 7 * (cost.explicit_step() + cost.explicit_step_back())
-    assert cost.kept_bytes(slots=9) == 4 * 10 * (6 + 3)
+    assert cost.kept_bytes() == 4 * 257 * (6 + 3)
     assert cost.moved_bytes() == 4 * (10 + 6 + 15 + 15)
 
 
@@ -153,6 +153,8 @@ def test_the_flow_in_rows_by_hand():
     assert cost.rate_products() == 2 * (2 * 5 * 2 * 3)
     assert cost.explicit_products() == 6 * 120 + 60 + 4 * 5 * 2
     assert cost.explicit_step() == 820 + 6 * (16 * 15 + 11 * 6)
+    # 20 ways of 10 shots and 32 features: an implicit step is worth 2 * 200**2 / 32 explicit ones.
+    assert FlowCost(support=200, ways=20, features=32, steps=7).kept_bytes() == 4 * (256 + 2400 + 1) * (640 + 3)
 
 
 def test_implicit_steps_add_up():
