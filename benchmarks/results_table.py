@@ -146,10 +146,11 @@ def horizons():
     worse = [row.kind for row in kinds[:-1] if row.difference[0] < -row.difference[1]]
     return [
         f"Over all kinds a T of its own changes the query loss by {loss:+.4f} ± {loss_ci:.4f}, which is "
-        f"{100 * closed:.0f} % of what the best T of each task would bring, and the accuracy by {100 * accuracy:+.2f} ± "
-        f"{100 * accuracy_ci:.2f} points. Accuracy is better for {'; '.join(better) or 'no kind'}. It is worse for "
-        f"{'; '.join(worse) or 'no kind'}. T is learned by the loss and the best T has the least loss: that T has "
-        f"{100 * (total.oracle[0] - total.shared[0]):+.2f} points of accuracy against the shared one.",
+        f"{100 * closed:.0f} % of what the best T of each task would bring, and the accuracy by "
+        f"{100 * accuracy:+.2f} ± {100 * accuracy_ci:.2f} points. Accuracy is better for "
+        f"{'; '.join(better) or 'no kind'}. It is worse for {'; '.join(worse) or 'no kind'}. T is learned by the loss "
+        f"and the best T has the least loss: that T has {100 * (total.oracle[0] - total.shared[0]):+.2f} points of "
+        "accuracy against the shared one.",
         *(markdown(table) for table in task_horizon.tables(kinds, result["shared_horizons"])),
         f"{result['spending']['tasks']} tasks of each kind; the horizons were trained three times, and each task's "
         f"numbers are means over them. {where(result)}",
