@@ -31,6 +31,7 @@ def system_of(flow: HeadFlow, integrator: Integrator, factor: Float[Array, "supp
             rule, stiff_rule = RODAS, None
         case Euler():
             rule, stiff_rule = EULER, None
+    support, rows = factor.shape
     return System(
         rule,
         stiff_rule,
@@ -39,7 +40,7 @@ def system_of(flow: HeadFlow, integrator: Integrator, factor: Float[Array, "supp
         flow.resolvent,
         integrator.rtol,
         integrator.atol,
-        worth_switching(*factor.shape, flow.in_span),
+        worth_switching(support, rows, flow.in_span),
     )
 
 
