@@ -14,7 +14,7 @@ from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
 from comln.recipes.backbones import BACKBONES
 from comln.recipes.benchmarks import EXPERIMENTS as BENCHMARKS
 from comln.recipes.benchmarks import published
-from comln.recipes.protocols import original_of
+from comln.recipes.originals import original_of
 from comln.run import converter
 
 
@@ -76,7 +76,7 @@ def _describe(learner: str, as_json: bool) -> int:
         experiments = {protocol: find(RECIPES[0].EXPERIMENT.name, learner, protocol) for protocol in PROTOCOLS}
     except ValueError as error:
         return fail(error)
-    original = original_of(learner, experiments["original"].test)
+    original = original_of(learner, experiments["house"])
     provenance = {
         "from the paper": original.from_paper,
         "from the authors' program": original.from_code,

@@ -46,6 +46,7 @@ def _experiment(data: PreparedData | PreparedEmbeddings, shots: int) -> Experime
         steps=UPDATES if of_images else 2000,
         tasks_per_step=8,
         validate_every=VALIDATE_EVERY if of_images else 200,
+        validation_tasks=2000,
         patience=PATIENCE,
     )
 
