@@ -179,9 +179,10 @@ def test_the_numbers_of_the_paper_are_found_by_recipe_and_method():
         ("leo-mini-imagenet-5way-5shot", "r2d2", (70.38, 0.52)),
     ):
         found = published(recipe, learner)
-        assert found is not None and found[1] == expected
+        assert found is not None and (found.accuracy, found.ci95) == expected
     assert published("cub-5way-1shot", "comln") is None and published("glyphs-5way-1shot", "comln") is None
     for row in PUBLISHED:
+        assert all(row.sources)
         for shots in (1, 5):
             network = "-resnet12" if row.network == "resnet12" else ""
             find(f"{row.data}-5way-{shots}shot{network}", row.learner, "paper")
