@@ -70,8 +70,8 @@ class Checkpoints:
         with self._reporting(step if self._last is None else self._last[0]):
             manager.wait_until_finished()
         with self._reporting(step):
-            # What is dropped is decided by the last save that is finished: until this one is, its best is not there. After
-            # a resume it is not known which is the best, and nothing is dropped yet.
+            # Which are dropped is decided by the last save that is finished: until this one is, its best is not there.
+            # After a resume it is not known which is the best, and none is dropped yet.
             if self._last is not None:
                 self._drop_old(manager, self._last[1])
             for old in self.steps():
