@@ -284,7 +284,7 @@ def test_a_method_is_described_in_the_recipe_that_is_named(capsys):
         0.1,
         0.1,
     )
-    assert (original["data.padding"], original["patience"], shown["settings"]["house"]["patience"]) == (8, 0, 15)
+    assert (original["data.padding"], original["patience"], shown["settings"]["house"]["patience"]) == (8, 0, 0)
     words = " ".join(comln("recipes", name, "--learner", "metaoptnet-svm", capsys=capsys)[1].split())
     assert "published, Table 2: 78.63 ± 0.46 %. Source: Lee et al., 2019" in words and "published, note: " in words
     leo = comln("recipes", "leo-tiered-imagenet-5way-1shot", "--learner", "leo", "--json", capsys=capsys)[1]
