@@ -15,7 +15,7 @@ from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import counting
 from comln.data.sampling import EpisodeShape, Sampler
-from comln.data.source import content_hash
+from comln.data.source import content_hash, split_of
 from comln.evaluate import Evaluation, evaluate
 from comln.recipes.experiment import Experiment
 from comln.run import Run, RunError, load_run
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
                 f"The data set here is not the one that {options.run} was trained on (other fonts or library "
                 "versions). Evaluate where it was trained, or train again."
             )
-        sampler = Sampler(splits[options.split], shape)
+        sampler = Sampler(split_of(splits, options.split), shape)
         ways_note = learner.ways_note(shape.ways)
         with counting("evaluating", options.tasks) as on_progress:
             result = evaluate(

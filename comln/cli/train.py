@@ -27,7 +27,7 @@ from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
 from comln.cli.stopping import Stopping
 from comln.data.sampling import Sampler
-from comln.data.source import Split, content_hash
+from comln.data.source import Split, content_hash, split_of
 from comln.devices import check_divides, task_mesh
 from comln.evaluate import evaluate
 from comln.meta_train import Divergence, TrainState, start_training
@@ -157,11 +157,17 @@ class Samplers:
 
     @classmethod
     def of(cls, experiment: Experiment, splits: Mapping[str, Split]) -> "Samplers":
-        """Return those of an experiment."""
+        """Return those of an experiment.
+
+        **Raises:** `ValueError` where the data set lacks one of the splits.
+        """
+        if experiment.validate_every and "val" not in splits:
+            raise ValueError("This data set has no split for validation. Add --validate-every 0 --patience 0.")
+        train = split_of(splits, "train")
         return cls(
-            [Sampler(splits["train"], shape) for shape in experiment.train_shapes()],
+            [Sampler(train, shape) for shape in experiment.train_shapes()],
             Sampler(splits["val"], experiment.test) if experiment.validate_every else None,
-            Sampler(splits["test"], experiment.test),
+            Sampler(split_of(splits, "test"), experiment.test),
         )
 
 

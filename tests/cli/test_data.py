@@ -100,8 +100,7 @@ def test_images_go_from_a_folder_to_a_result(learner, tmp_path, capsys):
         Tiny(16, classes=3, each=4).pictures(split, tmp_path / "root" / split)
     prepare = ["data", "prepare", "folder", tmp_path / "root", "--out", tmp_path / "ready", "--image-size", 16]
     assert comln(*prepare, capsys=capsys)[0] == 0
-    words = ["train", "mini-imagenet-5way-1shot", "--learner", learner, "--data.folder", tmp_path / "ready"]
-    words += ["--data.image-size", 16, "--data.padding", 2, "--backbone.filters", 4, *SHORT, *SHAPES]
+    words = [*tiny_training(tmp_path / "ready"), "--learner", learner]
     with jax.numpy_dtype_promotion("standard"):
         code, out, err = comln(*words, "--out", tmp_path / "run", "--json", capsys=capsys)
         assert code == 0, err
@@ -137,3 +136,37 @@ def test_data_that_are_not_prepared_are_asked_for(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("COMLN_CACHE_DIR", str(tmp_path / "cache"))
     code, _, err = comln("train", "mini-imagenet-5way-1shot", "--out", tmp_path / "run", capsys=capsys)
     assert code == 2 and "Run `comln data prepare mini-imagenet ROOT`" in err and not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def without_validation(tmp_path, capsys):
+    """Return prepared pictures of two splits, those of training and test."""
+    for split in ("train", "test"):
+        Tiny(16, classes=3, each=4).pictures(split, tmp_path / "root" / split)
+    prepare = ["data", "prepare", "folder", tmp_path / "root", "--out", tmp_path / "ready", "--image-size", 16]
+    assert comln(*prepare, capsys=capsys)[0] == 0
+    return tmp_path / "ready"
+
+
+def tiny_training(folder):
+    """Return the words of a short run on tiny pictures."""
+    return [
+        *("train", "mini-imagenet-5way-1shot", "--data.folder", folder, "--data.image-size", 16, "--data.padding", 2),
+        *("--backbone.filters", 4, *SHORT, *SHAPES),
+    ]
+
+
+def test_training_asks_for_the_split_of_validation(without_validation, tmp_path, capsys):
+    code, _, err = comln(*tiny_training(without_validation), "--out", tmp_path / "run", capsys=capsys)
+    assert code == 2 and "no split for validation. Add --validate-every 0 --patience 0." in err
+    assert "Traceback" not in err and not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_split_that_is_not_there_is_not_evaluated(without_validation, tmp_path, capsys):
+    words = [*tiny_training(without_validation), "--validate-every", 0, "--patience", 0, "--out", tmp_path / "run"]
+    with jax.numpy_dtype_promotion("standard"):
+        code, _, err = comln(*words, capsys=capsys)
+        assert code == 0, err
+        code, _, err = comln("evaluate", tmp_path / "run", "--split", "val", capsys=capsys)
+    assert code == 2 and "no split 'val', only train, test" in err and "Traceback" not in err
