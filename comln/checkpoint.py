@@ -148,7 +148,7 @@ class Checkpoints:
             found: Any = manager.item_metadata(step)
             if record["forms"] != {name: _form(x) for name, x in found["state"].tree.items()}:
                 raise ValueError("its arrays have other forms than its record says")
-            blank = {name: np.empty(x.shape, x.dtype) for name, x in expected.items()}
+            blank: dict[str, np.ndarray] = {name: np.empty(x.shape, x.dtype) for name, x in expected.items()}
             blank[PLACEHOLDER] = np.empty(1, np.uint8)
             restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(blank)))
         stored = {name: array for name, array in restored["state"].items() if name != PLACEHOLDER}
@@ -177,6 +177,10 @@ class Checkpoints:
         # One process reads and writes, however many there are: the others must not be waited for.
         process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(process, {process})
+        handlers: Any = {
+            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
         with _without_remarks():
             options = ocp.CheckpointManagerOptions(
                 create=False,
@@ -184,11 +188,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 multiprocessing_options=alone,
             )
-        handlers: Any = {
-            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-            "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
-        }
-        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+            return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
 
     def _drop_old(self, manager: "CheckpointManager", best: int | None) -> None:
         for old in self.steps()[:-KEEP]:
@@ -217,7 +217,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _without_remarks() -> Iterator[None]:
-    """Drop the warnings of a library on options that it sets itself for reading, and nothing later."""
+    """Drop the warnings of a library that it reads only, as it is told to, and nothing graver."""
     absl = logging.getLogger("absl")
 
     def is_grave(record: logging.LogRecord) -> bool:

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import shutil
@@ -326,15 +327,14 @@ def test_an_exported_file_gives_the_same_logits_and_the_same_number(trained, tmp
 
 
 def test_events_for_tensorboard_hold_the_same_numbers(trained):
-    from tensorboardX.proto.event_pb2 import Event
-
+    event_of = importlib.import_module("tensorboardX.proto.event_pb2").Event.FromString
     found = set()
     for path in (trained / "tensorboard").iterdir():
         content, place = path.read_bytes(), 0
         while place < len(content):
             # A record: its length in 8 bytes, a checksum in 4, itself, a checksum in 4.
             length = int.from_bytes(content[place : place + 8], "little")
-            event = Event.FromString(content[place + 12 : place + 12 + length])
+            event = event_of(content[place + 12 : place + 12 + length])
             found |= {(event.step, value.tag, value.simple_value) for value in event.summary.value}
             place += 16 + length
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
