@@ -35,7 +35,7 @@ from comln.metrics import keep_until
 from comln.recipes import NAMES, find
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import COMLNConfig
-from comln.run import RunError, RunFolder, converter
+from comln.run import RunError, RunFolder
 from comln.selection import Selection
 from comln.training import Trained, train_run
 
@@ -236,15 +236,15 @@ def _check(options: TrainOptions) -> None:
 def _check_folder(options: TrainOptions, folder: RunFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
+    if folder.holds_run():
+        folder.configuration()  # one that is lost or damaged is the first thing to know
     if folder.holds_run() and not options.resume:
         raise ValueError(f"{folder.path} already holds a run. Add --resume to go on with it, or choose another --out.")
-    if folder.holds_run():
-        before = folder.configuration()
-        if (before.get("experiment"), before.get("seed")) != (converter.unstructure(options.experiment), options.seed):
-            raise ValueError(
-                f"{folder.path} holds a run of another configuration or seed. Resume it with the command that started "
-                "it, or choose another --out."
-            )
+    if folder.holds_run() and not folder.is_of(options.experiment, options.seed):
+        raise ValueError(
+            f"{folder.path} holds a run of another configuration or seed. Resume it with the command that started it, "
+            "or choose another --out."
+        )
 
 
 def _start_together(options: TrainOptions, folder: RunFolder, data_hash: str, command: str) -> Trained:
@@ -281,6 +281,8 @@ def _start(
             f"The data set is not the one that {folder.path} was trained on (other fonts or library versions). "
             "Resume where it was started, or choose another --out."
         )
+    if others := folder.other_versions():
+        print(f"comln: started with {others}: the end may differ in its last digits.", file=sys.stderr)
     restored = folder.restore_newest(state)
     if restored is None:
         print(f"comln: no checkpoint in {folder.path} yet; starting from the beginning.", file=sys.stderr)

@@ -107,6 +107,21 @@ def test_images_go_from_a_folder_to_a_result(learner, tmp_path, capsys):
         result = json.loads(out)
         assert result["tasks"] == 4 and result["validation_accuracy"] is not None
         code, again, err = comln("evaluate", tmp_path / "run", "--tasks", 4, "--json", capsys=capsys)
+        assert code == 0, err
+        assert json.loads(again)["accuracy"] == result["accuracy"]
+        # The place of the data is no part of the run, nor of what is handed on.
+        (tmp_path / "ready").rename(tmp_path / "moved")
+        file = tmp_path / "run.safetensors"
+        assert comln("export", tmp_path / "run", "--out", file, capsys=capsys)[0] == 0
+        assert str(tmp_path).encode() not in file.read_bytes()
+        code, _, err = comln("evaluate", file, "--tasks", 4, capsys=capsys)
+        assert code == 2 and "add --data-folder" in err and err.count("\n") == 1
+        place = ["--data-folder", tmp_path / "moved"]
+        code, again, err = comln("evaluate", file, "--tasks", 4, "--json", *place, capsys=capsys)
+        assert code == 0, err
+        assert json.loads(again)["accuracy"] == result["accuracy"]
+        words[words.index(tmp_path / "ready")] = tmp_path / "moved"
+        code, again, err = comln(*words, "--out", tmp_path / "run", "--resume", "--json", capsys=capsys)
     assert code == 0, err
     assert json.loads(again)["accuracy"] == result["accuracy"]
 
