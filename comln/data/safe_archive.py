@@ -2,6 +2,7 @@
 
 __all__ = ["ARCHIVES", "unpack"]
 
+import os
 import shutil
 import tarfile
 import zipfile
@@ -24,6 +25,8 @@ PIECE = 1 << 20
 def unpack(archive: Path, folder: Path, largest: int = LARGEST) -> None:
     """Unpack the files of a zip or tar archive into a folder, which is empty or does not exist.
 
+    Each file has the time of the archive's last change: unpacked again, it is the same file.
+
     - `largest`: bytes that they may have together; never more than nine tenths of what the disk has free.
 
     **Raises:** `DataError` for a member that leads out of the folder, is a link or a device or occurs twice, for more
@@ -33,7 +36,7 @@ def unpack(archive: Path, folder: Path, largest: int = LARGEST) -> None:
     limit = min(largest, int(0.9 * shutil.disk_usage(folder).free))
     limit = min(limit, max(1 << 26, HIGHEST_RATIO * archive.stat().st_size))
     members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
-    left, count = limit, 0
+    left, count, changed = limit, 0, archive.stat().st_mtime_ns
     try:
         for name, content in members(archive):
             count += 1
@@ -52,6 +55,7 @@ def unpack(archive: Path, folder: Path, largest: int = LARGEST) -> None:
                             f"it is refused: it unpacks to more than {limit} bytes, as a decompression bomb does.",
                         )
                     file.write(piece)
+            os.utime(path, ns=(changed, changed))
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
         raise DataError(archive, f"it is damaged ({error}). Get it again.") from error
 
