@@ -24,6 +24,10 @@ from comln.data.stored_array import FileBytes, StoredArray
 
 MOST_INSTRUCTIONS = 20_000_000
 """A tieredImageNet of 448,695 compressed pictures needs half of this."""
+MOST_CONTAINERS = 4_000_000
+"""Tuples, lists, dictionaries and arrays that it makes, all together; that tieredImageNet needs 2.3 million."""
+MOST_MARKS = 1000
+"""Marks that are open at a time; honest programs have as many as they have lists in lists."""
 MOST_TEXT = 1 << 29
 """Bytes of short texts that are kept in memory, all together."""
 LONGEST_TEXT = 1024
@@ -63,6 +67,8 @@ def load_pickle(path: Path) -> Any:
             raise
         except IndexError:
             raise DataError(path, "it is not a pickle, or a damaged one: an instruction lacks its arguments.") from None
+        except RecursionError:
+            raise DataError(path, "it is refused: its values are nested too deeply.") from None
         except (ValueError, TypeError, KeyError, OverflowError, struct.error) as error:
             raise DataError(path, f"it is not a pickle, or a damaged one ({error}).") from error
 
@@ -90,7 +96,7 @@ class _Reader:
         self.stack: list[Any] = []
         self.below_marks: list[list[Any]] = []
         self.memory: dict[int, Any] = {}
-        self.text_kept = 0
+        self.text_kept, self.containers = 0, 0
 
     def run(self) -> Any:
         """Return the value that the program ends with."""
@@ -176,7 +182,18 @@ class _Reader:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def contain(self, value: Any) -> None:
+        """Push something that holds, or will hold, others, and takes far more memory than its instruction."""
+        self.containers += 1
+        if self.containers > MOST_CONTAINERS:
+            raise DataError(
+                self.path, f"it is refused: it makes more than {MOST_CONTAINERS} tuples, lists and the like."
+            )
+        self.push(value)
+
     def mark(self) -> None:
+        if len(self.below_marks) >= MOST_MARKS:
+            raise DataError(self.path, f"it is refused: it has more than {MOST_MARKS} marks at a time.")
         self.below_marks.append(self.stack)
         self.stack = []
 
@@ -197,7 +214,9 @@ class _Reader:
     def put_tuple(self, count: int) -> None:
         if len(self.stack) < count:
             raise IndexError
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        parts = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.contain(parts)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
@@ -209,20 +228,26 @@ class _Reader:
         target = self.stack[-1]
         if type(target) is not dict or len(values) % 2:
             raise DataError(self.path, "it is refused: it sets items of something that is no dictionary.")
+        # The hash of a tuple goes down into it, without a limit that would stop it before the end of the memory.
+        if not all(key is None or isinstance(key, str | bytes | int | np.integer) for key in values[::2]):
+            raise DataError(self.path, "it is refused: a key of a dictionary is neither a text nor a whole number.")
         target.update(zip(values[::2], values[1::2], strict=True))
 
     def new_dictionary(self, values: list[Any]) -> None:
-        self.push({})
+        self.contain({})
         self.set_items(values)
 
     # Names, and what may be done with them
 
     def name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise DataError(self.path, "it is refused: it asks for a name that is no text.")
         if (module, name) not in NAMES:
             raise DataError(
-                self.path, f"it asks for {module}.{name}, which could run code. It is refused; nothing was run."
+                self.path,
+                f"it asks for {module[:200]}.{name[:200]}, which could run code. It is refused; nothing was run.",
             )
-        self.push(_Name(NAMES[module, name]))
+        self.contain(_Name(NAMES[module, name]))
 
     def reduce(self) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
@@ -230,14 +255,14 @@ class _Reader:
             raise DataError(self.path, "it is refused: it calls something that is no permitted name.")
         match name.use, arguments:
             case "array", (_Name(use="array class"), (0,), _):
-                self.push(_Unbuilt(None))
+                self.contain(_Unbuilt(None))
             case "number", (np.dtype() as dtype, content):
                 stored = self.stored(dtype, (), False, content)
                 self.push(stored.load()[()] if isinstance(stored, StoredArray) else stored)
             case "buffer", (content, np.dtype() as dtype, tuple() as shape, ("C" | "F") as order):
                 self.push(self.stored(dtype, shape, order == "F", content))
             case "type", (str() | bytes() as code, *_):
-                self.push(_Unbuilt(code if isinstance(code, str) else code.decode("latin1")))
+                self.contain(_Unbuilt(code if isinstance(code, str) else code.decode("latin1")))
             case "encode", (str() | FileBytes() as text, *rest) if rest in (
                 [],
                 ["latin1"],
@@ -270,7 +295,9 @@ class _Reader:
             return np.dtype(object)
         if not 0 < int(match[2]) <= LONGEST_ITEM:
             raise DataError(self.path, f"it is refused: it holds arrays of the type {code!r}.")
-        order = state[1] if isinstance(state[1], str) else bytes(state[1]).decode("latin1")
+        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "|", "="):
+            raise DataError(self.path, "it is refused: the order of bytes of an array is neither < nor >.")
         return np.dtype(code).newbyteorder(">" if order == ">" else "<" if order == "<" else "=")
 
     def array(self, state: tuple[Any, ...]) -> StoredArray | list[Any]:
@@ -284,7 +311,9 @@ class _Reader:
     ) -> StoredArray | list[Any]:
         """Return an array whose shape and content agree."""
         if len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
-            raise DataError(self.path, f"it is refused: an array claims the shape {shape!r}"[:200] + ".")
+            plain = len(shape) <= MOST_AXES and all(type(n) is int for n in shape)
+            shown = str(shape)[:100] if plain else f"of something other than {MOST_AXES} whole numbers at most"
+            raise DataError(self.path, f"it is refused: an array claims the shape {shown}.")
         if dtype.hasobject:
             if type(content) is not list or shape != (len(content),):
                 raise DataError(self.path, "it is refused: an array of objects is no list of them.")
@@ -337,17 +366,17 @@ class _Reader:
             b"R": reduce,
             b"b": build,
             b"(": mark,
-            b"t": lambda r: r.push(tuple(r.above_mark())),
+            b"t": lambda r: r.contain(tuple(r.above_mark())),
             b")": lambda r: r.push(()),
             b"\x85": lambda r: r.put_tuple(1),
             b"\x86": lambda r: r.put_tuple(2),
             b"\x87": lambda r: r.put_tuple(3),
-            b"}": lambda r: r.push({}),
+            b"}": lambda r: r.contain({}),
             b"d": lambda r: r.new_dictionary(r.above_mark()),
             b"s": lambda r: r.set_items([r.stack.pop(-2), r.stack.pop()]),
             b"u": lambda r: r.set_items(r.above_mark()),
-            b"]": lambda r: r.push([]),
-            b"l": lambda r: r.push(r.above_mark()),
+            b"]": lambda r: r.contain([]),
+            b"l": lambda r: r.contain(r.above_mark()),
             b"a": lambda r: r.append([r.stack.pop()]),
             b"e": lambda r: r.append(r.above_mark()),
             b"S": lambda r: r.push(r.long_line("unicode_escape", quoted=True)),

@@ -145,6 +145,8 @@ def test_the_bricks_of_hostile_arrays_make_an_honest_one(tmp_path):
     assert load_pickle(tmp_path / "x").load().tolist() == [97, 98, 99, 100]
 
 
+DEEP = 100_000
+"""With some more, the hash of such a tuple overflows the stack of the interpreter, which ends it."""
 NOT_ALLOWED = "which could run code. It is refused"
 UNKNOWN = "which no data set needs. It is refused"
 HOSTILE = {
@@ -153,8 +155,24 @@ HOSTILE = {
     "unpickling reader": (called("numpy", "load", [TEXT]), NOT_ALLOWED),
     "subclass": (called("numpy", "matrix", [TEXT]), NOT_ALLOWED),
     "dotted name": (b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.", NOT_ALLOWED),
-    "name that is no text": (b"\x80\x04K\x01K\x02\x93.", NOT_ALLOWED),
-    "unhashable name": (b"\x80\x04]]\x93.", "damaged"),
+    "name that is no text": (b"\x80\x04K\x01K\x02\x93.", "a name that is no text"),
+    "unhashable name": (b"\x80\x04]]\x93.", "a name that is no text"),
+    "name of nested tuples": (b"\x80\x04)" + b"\x85" * DEEP + b"\x8c\x01x\x93.", "a name that is no text"),
+    "nested tuples as a key": (b"\x80\x02})" + b"\x85" * DEEP + b"Ns.", "neither a text nor a whole number"),
+    "nested tuples among keys": (
+        b"\x80\x02}(" + TEXT + b"N)" + b"\x85" * DEEP + b"Nu.",
+        "neither a text nor a whole number",
+    ),
+    "a key of doubling tuples": (
+        b"\x80\x02})" + b"q\x00h\x00\x86" * 80 + b"Ns.",
+        "neither a text nor a whole number",
+    ),
+    "a shape of doubling tuples": (array_of(b")" + b"q\x00h\x00\x86" * 80), "claims the shape of something other"),
+    "order of bytes as a size": (
+        array_of(b"(K\x01t", dtype_of(b"U\x02u4", b"K\x03J\x00\x00\x00\x7fNNNK\x00K\x01K\x00")),
+        "neither < nor >",
+    ),
+    "many marks": (b"\x80\x02" + b"(" * 5000 + b".", "more than 1000 marks"),
     "codec": (called("_codecs", "encode", [TEXT, b"U\x05rot13"]), "in a way that numpy does not"),
     "lone array": (called("numpy", "ndarray", [b"(K\x09t"]), "in a way that numpy does not"),
     "array of a subclass": (
@@ -246,6 +264,13 @@ def test_a_text_that_is_turned_into_bytes_over_and_over_is_refused(tmp_path, mon
 def test_a_program_of_too_many_instructions_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_pickle, "MOST_INSTRUCTIONS", 1000)
     refused(tmp_path, b"\x80\x02" + b"}" * 2000 + b".", "more than 1000 instructions")
+
+
+@pytest.mark.parametrize("instruction", [b"}", b"]", b")\x85", b"(l", b"(d", b"(K\x01t", b"h\x00h\x01\x93"])
+def test_a_program_that_makes_too_many_containers_is_refused(instruction, tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_pickle, "MOST_CONTAINERS", 1000)
+    program = b"\x80\x02X\x05\x00\x00\x00numpyq\x00X\x05\x00\x00\x00dtypeq\x01"
+    refused(tmp_path, program + instruction * 2000 + b".", "more than 1000 tuples")
 
 
 @pytest.mark.parametrize("path", PYTHON2, ids=lambda path: path.name)
