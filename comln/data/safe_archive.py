@@ -2,6 +2,10 @@
 
 __all__ = ["ARCHIVES", "unpack"]
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -9,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from comln.data.data_error import DataError
 from comln.data.safe_path import inside
@@ -19,6 +23,8 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LARGEST = 64 << 30
 MOST_MEMBERS = 2_000_000
 HIGHEST_RATIO = 200
+LARGEST_HEADERS = 1 << 20
+"""Bytes between the files of a tar archive: long names, times, and the like."""
 PIECE = 1 << 20
 
 
@@ -56,7 +62,12 @@ def unpack(archive: Path, folder: Path, largest: int = LARGEST) -> None:
                         )
                     file.write(piece)
             os.utime(path, ns=(changed, changed))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        raise DataError(archive, f"it is damaged ({error}). Get it again.") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # So gzip and bz2 say that their content is damaged.
         raise DataError(archive, f"it is damaged ({error}). Get it again.") from error
 
 
@@ -73,10 +84,53 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(archive) as opened:
-        for info in opened:
+    with _decompressed(archive) as file:
+        headers = _Headers(archive, file)
+        opened = tarfile.open(fileobj=cast(IO[bytes], headers), mode="r:")
+        while True:
+            info = opened.next()
+            headers.left = None
+            if info is None:
+                return
             if not (info.isreg() or info.isdir()):
-                raise DataError(archive, f"it is refused: its member {info.name!r} is a link or a device.")
+                raise DataError(archive, f"it is refused: its member {info.name[:200]!r} is a link or a device.")
             content = opened.extractfile(info) if info.isreg() else None
             if content is not None:
                 yield info.name, content
+            headers.left = LARGEST_HEADERS
+
+
+def _decompressed(archive: Path) -> io.BufferedIOBase:
+    with archive.open("rb") as file:
+        head = file.read(6)
+    for beginning, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if head.startswith(beginning):
+            return cast(io.BufferedIOBase, opened(archive, "rb"))
+    return archive.open("rb")
+
+
+class _Headers:
+    """A file as `tarfile` reads it, which may take little between two members: it reads a name in one piece.
+
+    - `left`: bytes that may be read until the next member; `None` while a member's content is read.
+    """
+
+    def __init__(self, archive: Path, file: io.BufferedIOBase) -> None:
+        self._archive, self._file = archive, file
+        self.left: int | None = LARGEST_HEADERS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes.
+
+        **Raises:** `DataError` where they would be too many.
+        """
+        if self.left is not None:
+            self.left -= size
+            if self.left < 0:
+                raise DataError(
+                    self._archive,
+                    f"it is refused: it has more than {LARGEST_HEADERS >> 20} MiB between two members, as a "
+                    "decompression bomb does.",
+                )
+        return self._file.read(size)
