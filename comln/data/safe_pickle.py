@@ -24,12 +24,16 @@ from comln.data.stored_array import FileBytes, StoredArray
 
 MOST_INSTRUCTIONS = 20_000_000
 """A tieredImageNet of 448,695 compressed pictures needs half of this."""
-MOST_CONTAINERS = 4_000_000
-"""Tuples, lists, dictionaries and arrays that it makes, all together; that tieredImageNet needs 2.3 million."""
+MOST_KEPT = 3 << 29
+"""Bytes of memory that its values may take, all together, by an estimate that is some two times too high; that
+tieredImageNet, written in protocol 2, is estimated to take 0.9 GiB."""
+KEPT_FREE = 1 << 26
+HIGHEST_RATIO = 8
+"""A file may also take no more memory than this many times its size and `KEPT_FREE`."""
+ITEM, CONTAINER, DICTIONARY = 64, 128, 256
+"""Bytes that a number or text takes beside its content; a tuple, list, array or numbered place; a dictionary."""
 MOST_MARKS = 1000
 """Marks that are open at a time; honest programs have as many as they have lists in lists."""
-MOST_TEXT = 1 << 29
-"""Bytes of short texts that are kept in memory, all together."""
 LONGEST_TEXT = 1024
 """Longer runs of bytes stay in the file."""
 LONGEST_LINE = 4096
@@ -96,7 +100,8 @@ class _Reader:
         self.stack: list[Any] = []
         self.below_marks: list[list[Any]] = []
         self.memory: dict[int, Any] = {}
-        self.text_kept, self.containers = 0, 0
+        self.most_kept = min(MOST_KEPT, KEPT_FREE + HIGHEST_RATIO * size)
+        self.kept = 0
 
     def run(self) -> Any:
         """Return the value that the program ends with."""
@@ -118,17 +123,21 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         """Return the next bytes, few enough to be kept."""
-        self.keep(count)
+        self.keep(ITEM + count)
         content = self.file.read(count)
         if len(content) < count:
             raise DataError(self.path, "it ends early: it is truncated. Get it again.")
         return content
 
     def keep(self, count: int) -> None:
-        """Count bytes that are kept in memory."""
-        self.text_kept += count
-        if self.text_kept > MOST_TEXT:
-            raise DataError(self.path, f"it is refused: its texts take more than {MOST_TEXT >> 20} MiB.")
+        """Count bytes that are kept in memory, even if they are given up later."""
+        self.kept += count
+        if self.kept > self.most_kept:
+            raise DataError(
+                self.path,
+                f"it is refused: what it makes takes more than {self.most_kept >> 20} MiB of memory, too much for its "
+                f"{self.size} bytes.",
+            )
 
     def line(self) -> str:
         """Return the next line, a short one."""
@@ -184,11 +193,7 @@ class _Reader:
 
     def contain(self, value: Any) -> None:
         """Push something that holds, or will hold, others, and takes far more memory than its instruction."""
-        self.containers += 1
-        if self.containers > MOST_CONTAINERS:
-            raise DataError(
-                self.path, f"it is refused: it makes more than {MOST_CONTAINERS} tuples, lists and the like."
-            )
+        self.keep(DICTIONARY if type(value) is dict else CONTAINER)
         self.push(value)
 
     def mark(self) -> None:
@@ -206,6 +211,7 @@ class _Reader:
         value = self.stack[-1]
         if isinstance(value, _Unbuilt):
             value.places.append(place)
+        self.keep(CONTAINER)
         self.memory[place] = value
 
     def recall(self, place: int) -> None:
@@ -258,9 +264,9 @@ class _Reader:
                 self.contain(_Unbuilt(None))
             case "number", (np.dtype() as dtype, content):
                 stored = self.stored(dtype, (), False, content)
-                self.push(stored.load()[()] if isinstance(stored, StoredArray) else stored)
+                self.contain(stored.load()[()] if isinstance(stored, StoredArray) else stored)
             case "buffer", (content, np.dtype() as dtype, tuple() as shape, ("C" | "F") as order):
-                self.push(self.stored(dtype, shape, order == "F", content))
+                self.contain(self.stored(dtype, shape, order == "F", content))
             case "type", (str() | bytes() as code, *_):
                 self.contain(_Unbuilt(code if isinstance(code, str) else code.decode("latin1")))
             case "encode", (str() | FileBytes() as text, *rest) if rest in (
@@ -274,7 +280,7 @@ class _Reader:
                 raise DataError(self.path, f"it is refused: it makes a numpy {use} in a way that numpy does not.")
 
     def encoded(self, text: str) -> bytes:
-        self.keep(len(text))
+        self.keep(ITEM + len(text))
         return text.encode("latin1")
 
     def build(self) -> None:
@@ -351,10 +357,18 @@ class _Reader:
 
     def integer_line(self) -> int | bool:
         line = self.line()
-        return {"00": False, "01": True}[line] if line in ("00", "01") else int(line)
+        self.keep(ITEM + len(line))
+        return {"00": False, "01": True}[line] if line in ("00", "01") else int(line.rstrip("L"))
 
     def little(self, width: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(width), "little", signed=signed)
+
+    def place(self, width: int) -> int:
+        """Return the number of a place in memory."""
+        content = self.file.read(width)
+        if len(content) < width:
+            raise IndexError
+        return int.from_bytes(content, "little")
 
     INSTRUCTIONS: ClassVar[dict[int, Callable[["_Reader"], None]]] = {
         code[0]: instruction
@@ -394,17 +408,17 @@ class _Reader:
             b"J": lambda r: r.push(r.little(4, signed=True)),
             b"K": lambda r: r.push(r.little(1)),
             b"M": lambda r: r.push(r.little(2)),
-            b"L": lambda r: r.push(int(r.line().rstrip("L"))),
+            b"L": lambda r: r.push(r.integer_line()),
             b"\x8a": lambda r: r.push(r.little(r.little(1), signed=True)),
             b"N": lambda r: r.push(None),
             b"\x88": lambda r: r.push(True),
             b"\x89": lambda r: r.push(False),
             b"g": lambda r: r.recall(int(r.line())),
-            b"h": lambda r: r.recall(r.little(1)),
-            b"j": lambda r: r.recall(r.little(4)),
+            b"h": lambda r: r.recall(r.place(1)),
+            b"j": lambda r: r.recall(r.place(4)),
             b"p": lambda r: r.memorise(int(r.line())),
-            b"q": lambda r: r.memorise(r.little(1)),
-            b"r": lambda r: r.memorise(r.little(4)),
+            b"q": lambda r: r.memorise(r.place(1)),
+            b"r": lambda r: r.memorise(r.place(4)),
             b"\x94": lambda r: r.memorise(len(r.memory)),
         }.items()
     }
