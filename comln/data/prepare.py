@@ -91,7 +91,7 @@ def _survey(
         blocks = writers[split].kept() if split in kept else count_rows(raw)
         if folder is not None and split not in kept:
             blocks = writers[split].write(blocks)
-        watched = statistics if not hashes and raw.dtype == np.uint8 else None
+        watched = statistics if split == next(iter(splits)) and raw.dtype == np.uint8 else None
         # Closed at once, also where something fails: a half-written file goes.
         with closing(blocks):
             hashes[split] = _read(split, raw, blocks, duplicates, watched, on_progress)
@@ -159,10 +159,10 @@ def _manifest(
     remarks: list[str],
     root: Path,
 ) -> Manifest:
-    first = next(iter(splits.values()))
+    split, first = next(iter(splits.items()))
     mean, std, normalisation = (), (), ""
     if first.dtype == np.uint8:
-        mean, std, normalisation = statistics.mean(), statistics.std(), "measured"
+        mean, std, normalisation = statistics.mean(), statistics.std(), f"measured on {split}"
         if (customary := source.normalisation) is not None:
             if statistics.looks_reversed(customary.mean):
                 remarks = [*remarks, "the channels look exchanged: the means fit BGR, not RGB. See --channel-order."]

@@ -8,7 +8,7 @@ import pytest
 
 from comln.data.batches import make_batch
 from comln.data.data_error import DataError
-from comln.data.prepare import check, prepare
+from comln.data.prepare import HEAD, check, prepare
 from comln.data.prepared import PreparedData, PreparedEmbeddings, load_prepared, read_manifest
 from comln.data.safe_archive import unpack
 from comln.data.sampling import EpisodeShape, Sampler
@@ -96,10 +96,18 @@ def test_the_manifest_says_what_it_was_made_from(tiny_folder, tmp_path):
     assert manifest.sources[0]["path"] == "train/n000" and manifest.sources[0]["files"] == 4
     np.testing.assert_allclose(manifest.mean, tiny.images["train"].mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(manifest.std, tiny.images["train"].std((0, 1, 2)) / 255, rtol=1e-12)
-    assert manifest.normalisation == "measured"
+    assert manifest.normalisation == "measured on train"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["manifest.json", *(f"{split}.{ending}" for split in SPLITS for ending in ("json", "npy"))]
     )
+
+
+def test_the_manifest_says_that_constants_are_of_test_classes_where_there_are_no_others(tmp_path):
+    tiny = Tiny(8)
+    tiny.pictures("test", tmp_path / "root")
+    manifest = check(ImageFolder(8), "folder", tmp_path / "root", False, silent).manifest
+    assert list(manifest.splits) == ["test"] and manifest.normalisation == "measured on test"
+    np.testing.assert_allclose(manifest.mean, tiny.images["test"].mean((0, 1, 2)) / 255, rtol=1e-12)
 
 
 def test_the_content_hash_depends_on_the_content_alone(tmp_path):
@@ -182,10 +190,10 @@ def test_an_interruption_while_splits_are_exchanged_is_made_good(renaming, tiny_
 def test_files_that_were_replaced_by_others_of_the_same_size_are_read_again(replaced, tmp_path):
     import os
 
-    tiny, root = Tiny(84 if replaced == "a file" else 28, channels=3 if replaced == "a file" else 1), tmp_path / "root"
-    source = MiniImageNet() if replaced == "a file" else ImageFolder(28)
+    tiny, root, source = Tiny(28, channels=1), tmp_path / "root", ImageFolder(28)
     if replaced == "a file":
-        made.class_dictionaries(tiny, root)
+        tiny, source = Tiny(84, each=30), MiniImageNet()
+        made.class_dictionaries(tiny, root, protocol=4)
         path = root / "mini-imagenet-cache-test.pkl"
     elif replaced == "a picture":
         for split in SPLITS:
@@ -201,7 +209,9 @@ def test_files_that_were_replaced_by_others_of_the_same_size_are_read_again(repl
     prepare(source, "tiny", root, tmp_path / "out", True, silent)
     status, content = path.stat(), bytearray(path.read_bytes())
     if replaced == "a file":
-        content[len(content) // 2] ^= 1
+        place = bytes(content).index(tiny.images["test"][-1].tobytes()[:100])
+        assert place > HEAD  # beyond what the digest of the file's beginning would notice
+        content[place] ^= 1
     else:
         content = made.png(255 - tiny.images["test"][0])
     before = load_prepared(tmp_path / "out")["test"].content_hash
