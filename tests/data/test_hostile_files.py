@@ -120,6 +120,77 @@ def test_an_honest_tar_of_every_compression_is_unpacked(ending, tmp_path):
         assert (tmp_path / "into" / ("long" * 50) / f"{i}").read_bytes() == bytes([i]) * (3 << 20)
 
 
+def xz(content, dictionary):
+    """Return content as an .xz file that asks for a dictionary, by the number of its size in the format."""
+    packed = bytearray(lzma.compress(content, preset=0))
+    end = 12 + 4 * (packed[12] + 1)
+    assert packed[14:16] == b"\x21\x01"  # the only filter is LZMA2, with one byte of properties
+    packed[16] = dictionary
+    packed[end - 4 : end] = struct.pack("<I", zlib.crc32(packed[12 : end - 4]))
+    return bytes(packed)
+
+
+HIGHEST_LEVEL, LARGEST_OF_ALL = 28, 40
+"""Dictionaries of 64 MiB, as `xz -9` has it, and of 4 GiB."""
+
+
+def test_an_xz_that_asks_for_much_memory_is_refused(tmp_path):
+    tar_with(tmp_path / "a.tar", ("a", tarfile.REGTYPE))
+    content, path = (tmp_path / "a.tar").read_bytes(), tmp_path / "a.tar.xz"
+    path.write_bytes(xz(content, LARGEST_OF_ALL))
+    refused(lambda path: unpack(path, tmp_path / "into"), path, "unpacking it takes more than 128 MiB of memory")
+    path.write_bytes(xz(content[:600], HIGHEST_LEVEL) + xz(content[600:], LARGEST_OF_ALL))
+    refused(lambda path: unpack(path, tmp_path / "other"), path, "unpacking it takes more than 128 MiB of memory")
+
+
+def test_an_xz_of_the_highest_level_in_several_streams_is_unpacked(tmp_path):
+    tar_with(tmp_path / "a.tar", ("a", tarfile.REGTYPE), ("b", tarfile.REGTYPE))
+    content, path = (tmp_path / "a.tar").read_bytes(), tmp_path / "a.tar.xz"
+    packed = xz(content[:600], HIGHEST_LEVEL) + bytes(8) + lzma.compress(content[600:]) + bytes(4)
+    path.write_bytes(packed)
+    unpack(path, tmp_path / "into")
+    assert [(tmp_path / "into" / name).read_text() for name in "ab"] == ["x", "x"]
+    path.write_bytes(packed[: len(packed) // 2])
+    refused(lambda path: unpack(path, tmp_path / "other"), path, "it is damaged")
+
+
+def test_a_zip_that_is_packed_by_an_unusual_method_is_refused(tmp_path):
+    """LZMA too has a dictionary as large as the file says."""
+    for name, read in (("a.zip", lambda path: unpack(path, tmp_path / "into")), ("a.npz", open_npz)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("a.npy", npy(plain((3,)), b"abc"))
+        refused(read, tmp_path / name, "is compressed")
+
+
+def test_an_archive_of_too_many_members_is_refused(tmp_path, monkeypatch):
+    from comln.data import safe_archive
+
+    tar_with(tmp_path / "folders.tar", *((f"{i}", tarfile.DIRTYPE) for i in range(20)))
+    tar_with(tmp_path / "files.tar", *((f"{i}", tarfile.REGTYPE) for i in range(20)))
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        for i in range(20):
+            archive.writestr(f"{i}", "")
+    monkeypatch.setattr(safe_archive, "MOST_MEMBERS", 10)
+    for name in ("folders.tar", "files.tar", "files.zip"):
+        refused(
+            lambda path, name=name: unpack(path, tmp_path / f"into {name}"), tmp_path / name, "more than 10 members"
+        )
+
+
+def test_many_members_of_a_tar_take_no_memory(tmp_path):
+    """A gigabyte of folders is packed into some megabytes."""
+    info = tarfile.TarInfo("folder")
+    info.type = tarfile.DIRTYPE
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
+        for _ in range(8):
+            file.write(info.tobuf() * 1000)
+    tracemalloc.start()
+    unpack(tmp_path / "a.tar.gz", tmp_path / "into")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20
+
+
 @pytest.mark.parametrize("name", ["broken.zip", "broken.tar.gz"])
 def test_a_damaged_archive_is_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"PK\x03\x04 and then nothing of use")
@@ -350,6 +421,38 @@ def test_a_large_value_that_many_rows_refer_to_is_refused(column, tmp_path):
     assert path.stat().st_size < 1 << 14
 
 
+@pytest.mark.parametrize("kind", ["bytes of one length", "list of texts", "parts of parts", "list of parts"])
+def test_a_column_that_would_be_copied_for_each_row_is_refused(kind, tmp_path):
+    """Such a column repeats a value of 8 MiB for each of 256 rows, however little of the file it takes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import batches, parquet_image_split
+
+    path, large = tmp_path / "train.parquet", b"x" * (8 << 20)
+    values = {
+        "bytes of one length": lambda: pa.array([large] * 2, pa.binary(len(large))),
+        "list of texts": lambda: pa.array([[large]] * 2, pa.list_(pa.binary())),
+        "parts of parts": lambda: pa.array([{"bytes": {"bytes": large}}] * 2),
+        "list of parts": lambda: pa.array([[{"bytes": large}]] * 2),
+    }[kind]()
+    table = pa.table({"image": values, "label": values})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    refused(lambda path: list(batches(path, ["label"])), path, "its column label is of the type")
+    pq.write_table(pa.table({"image": values, "label": [0, 1]}), path, compression="zstd", store_schema=False)
+    refused(lambda path: list(parquet_image_split((path,), "train", 8).blocks()), path, "its column image is of the")
+
+
+def test_labels_that_have_parts_are_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import batches
+
+    pq.write_table(pa.table({"label": [{"name": "a"}, {"name": "b"}]}), tmp_path / "a.parquet")
+    refused(lambda path: list(batches(path, ["label"])), tmp_path / "a.parquet", "its column label has parts")
+
+
 def test_rows_of_a_large_picture_are_decoded_one_by_one(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -362,13 +465,15 @@ def test_rows_of_a_large_picture_are_decoded_one_by_one(tmp_path):
     refused(lambda path: list(parquet_image_split((path,), "train", 8).blocks()), path, "damaged")
 
 
-def test_an_embedding_of_one_number_over_and_over_is_refused(tmp_path):
+def test_an_embedding_of_one_number_over_and_over_is_refused(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from comln.data.sources import parquet
     from comln.data.sources.parquet import embedding_batches
 
-    values = pa.array(np.zeros(70 << 20, np.float32))
+    monkeypatch.setattr(parquet, "RATIO_FREE", 1 << 22)
+    values = pa.array(np.zeros((1 << 20) + 1, np.float32))
     path, table = tmp_path / "a.parquet", pa.table({"embedding": pa.ListArray.from_arrays([0, len(values)], values)})
     pq.write_table(table, path, compression="zstd", store_schema=False)
     refused(lambda path: next(embedding_batches(path)), path, "as a decompression bomb does")

@@ -67,9 +67,9 @@ def names_in(path: Path, group: str) -> list[str]:
 
     **Raises:** `DataError` where there is no such group, also where the name is a link or a dataset.
     """
-    import h5py
-
     with open_hdf5(path) as file:
+        import h5py  # after the call that says so where it is not installed
+
         # Of a dataset, each row would be a name; a link could lead to another file, or nowhere.
         if not isinstance(file.get(group, getlink=True), h5py.HardLink) or file.get(group, getclass=True) != h5py.Group:
             raise DataError(path, f"it has no group {group} of its own.")

@@ -21,6 +21,8 @@ LONGEST_TEXT = 4096
 """Bytes of a label."""
 LARGEST_PICTURE = 1 << 24
 """Bytes of a picture's file."""
+NUMBER = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a number, by the name that parquet has for its type."""
 
 
 def open_parquet(path: Path) -> Any:
@@ -52,14 +54,35 @@ def _texts(field: Any) -> list[str]:
 
     if pyarrow.types.is_struct(field.type):
         return [f"{field.name}.{name}" for part in field.type.fields for name in _texts(part)]
-    kinds = (pyarrow.string(), pyarrow.binary(), pyarrow.large_string(), pyarrow.large_binary())
-    return [field.name] if field.type in kinds else []
+    return [field.name] if _is_text(field.type) else []
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    return kind in (pyarrow.string(), pyarrow.binary(), pyarrow.large_string(), pyarrow.large_binary())
+
+
+def _is_plain(kind: Any, parts: bool = True) -> bool:
+    """Whether a column is of numbers, of texts, of lists of numbers, or of parts that are: none else stays small.
+
+    Bytes of a fixed length, and texts in lists, would be copied for each row that refers to them.
+    """
+    import pyarrow
+
+    types = pyarrow.types
+    if parts and types.is_struct(kind):
+        return all(_is_plain(part.type, parts=False) for part in kind.fields)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_dictionary(kind):
+        value = kind.value_type
+        return types.is_primitive(value) or (types.is_dictionary(kind) and _is_text(value))
+    return types.is_primitive(kind) or types.is_null(kind) or _is_text(kind)
 
 
 def _claimed(rows: Any) -> int:
     """Return how many bytes a group of rows has unpacked: repeated numbers take less in the file than they say."""
     columns = [rows.column(i) for i in range(rows.num_columns)]
-    numbers = sum(4 * column.num_values for column in columns if column.physical_type != "BYTE_ARRAY")
+    numbers = sum(NUMBER.get(column.physical_type, 0) * column.num_values for column in columns)
     return max(rows.total_byte_size, numbers)
 
 
@@ -72,6 +95,8 @@ def batches(path: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
         import pyarrow  # after the call that says so where it is not installed
 
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if pyarrow.types.is_struct(column.type):
+                raise DataError(path, f"its column {name} has parts instead of numbers or texts.")
             if isinstance(column, pyarrow.DictionaryArray) and _longest(column.dictionary) > LONGEST_TEXT:
                 raise DataError(path, f"it is refused: its column {name} has texts of more than {LONGEST_TEXT} bytes.")
         yield batch.to_pydict()
@@ -84,6 +109,9 @@ def _record_batches(path: Path, columns: list[str]) -> Iterator[Any]:
     missing = set(columns) - set(file.schema_arrow.names)
     if missing:
         raise DataError(path, f"it lacks the columns {sorted(missing)}; it has {file.schema_arrow.names}.")
+    for name in columns:
+        if not _is_plain(kind := file.schema_arrow.field(name).type):
+            raise DataError(path, f"it is refused: its column {name} is of the type {str(kind)[:200]}.")
     try:
         yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
     except (pyarrow.ArrowException, OSError) as error:
