@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from comln.data.data_error import DataError
 from comln.data.safe_path import inside
@@ -104,7 +104,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         headers = _Headers(archive, file)
         opened, count = tarfile.open(fileobj=cast(IO[bytes], headers), mode="r:"), 0
         while (info := opened.next()) is not None:
-            opened.members.clear()  # which would be kept for looking up, a kilobyte each
+            cast(Any, opened).members.clear()  # which would be kept for looking up, half a kilobyte each
             count += 1
             if count > MOST_MEMBERS:
                 raise DataError(archive, f"it is refused: it has more than {MOST_MEMBERS} members.")

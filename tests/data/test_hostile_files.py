@@ -10,6 +10,7 @@ import tarfile
 import tracemalloc
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +111,8 @@ def test_a_name_longer_than_files_have_is_refused(tmp_path):
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
 def test_an_honest_tar_of_every_compression_is_unpacked(ending, tmp_path):
-    with tarfile.open(tmp_path / f"a.{ending}", f"w:{ending[4:]}") as archive:
+    mode: Any = f"w:{ending[4:]}"
+    with tarfile.open(tmp_path / f"a.{ending}", mode) as archive:
         for i in range(3):
             info = tarfile.TarInfo("long" * 50 + f"/{i}")
             info.size = 3 << 20
@@ -181,7 +183,7 @@ def test_many_members_of_a_tar_take_no_memory(tmp_path):
     """A gigabyte of folders is packed into some megabytes."""
     info = tarfile.TarInfo("folder")
     info.type = tarfile.DIRTYPE
-    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
+    with gzip.GzipFile(tmp_path / "a.tar.gz", "wb", 1) as file:
         for _ in range(8):
             file.write(info.tobuf() * 1000)
     tracemalloc.start()

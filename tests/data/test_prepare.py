@@ -226,10 +226,10 @@ def test_an_archive_that_is_unpacked_again_holds_the_same_files(tiny_folder, tmp
     import shutil
 
     archive = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", tiny_folder[0]))
-    for i in range(2):
-        unpack(archive, tmp_path / f"unpacked{i}")
-        done = prepare(ImageFolder(8), "folder", tmp_path / f"unpacked{i}", tmp_path / "out", False, silent)
-    assert done.kept == SPLITS
+    for kept in ((), SPLITS):
+        unpack(archive, tmp_path / f"unpacked{len(kept)}")
+        done = prepare(ImageFolder(8), "folder", tmp_path / f"unpacked{len(kept)}", tmp_path / "out", False, silent)
+        assert done.kept == kept
 
 
 def test_other_settings_or_files_are_prepared_again(tiny_folder, tmp_path):
