@@ -293,7 +293,7 @@ for name in sys.argv[1:]:
         load_pickle(Path(name))
     except DataError as error:
         print(error)
-    assert time.process_time() - began < 2, name
+    assert time.process_time() - began < 5, name  # each takes less than 1 s where nothing else runs
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(peak.split()[1])
 """
