@@ -1,4 +1,11 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -7,6 +14,8 @@ import pytest
 from tests.cli.test_cli import comln
 from tests.data import fabricated as made
 from tests.data.fabricated import SPLITS, Tiny
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -41,6 +50,48 @@ def test_an_archive_is_read_and_leaves_nothing_behind(root, tmp_path, capsys):
     code, out, _ = comln("data", "prepare", "folder", archive, "--out", tmp_path / "o" / "out", capsys=capsys)
     assert code == 0 and "wrote" in out
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["out"]
+
+
+def test_checking_an_archive_writes_only_to_the_folder_for_temporary_files(root, tmp_path, monkeypatch, capsys):
+    import shutil
+    import tempfile
+
+    archive = shutil.make_archive(str(tmp_path / "pictures"), "zip", root)
+    monkeypatch.setenv("COMLN_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = comln("data", "check", "folder", archive, capsys=capsys)
+    assert code == 0 and "train 2 classes" in out and "unpacking" in err
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "temporary").rmdir()  # where it was unpacked, then
+    code, _, err = comln("data", "check", "folder", archive, capsys=capsys)
+    assert code == 1 and str(tmp_path / "temporary") in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("action", ["check", "prepare"])
+def test_a_terminated_command_leaves_nothing_unpacked(action, tmp_path):
+    """An archive of 30,000 files takes some seconds to unpack; the signal comes after the first."""
+    header = tarfile.TarInfo()
+    with tarfile.open(tmp_path / "many.tar", "w") as archive:
+        for i in range(30_000):
+            header.name = f"{i}.png"
+            archive.addfile(header)
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
+    words = ["data", action, "folder", str(tmp_path / "many.tar"), "--out", str(tmp_path / "o" / "out")]
+    command = [sys.executable, "-c", "import sys; from comln.cli.main import run; sys.exit(run(sys.argv[1:]))", *words]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        place = tmp_path / ("temporary" if action == "check" else "o")
+        while process.poll() is None and not list(place.glob("*/*.png")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    assert process.returncode == 130 and not out and "interrupted." in err and "Traceback" not in err
+    assert place.exists() and not list(place.iterdir())
+    assert action == "prepare" or not (tmp_path / "o").exists()
 
 
 MISTAKES = {
