@@ -65,7 +65,7 @@ def program(support, ways, features, worth):
         return jax.jit(gradients).lower(jnp.float32(1.0), *tasks(support, ways, features)).compile()
 
 
-def rows(size):
+def rows(size: tuple[int, int, int]):
     """Yield both rules at every horizon."""
     support, _, features = size
     rule = head_solve.worth_switching(support, min(support, features), support < features)
