@@ -22,11 +22,15 @@ TARGETS = {
     "glyphs": "every method on glyphs, with the same time for training",
     "task-horizon": "one horizon for all tasks, one for each, and the best",
     "table2": "every method, for the same number of updates, with several seeds",
+    "table4": "the solver of the flow, and whether it changes the accuracy",
+    "table5": "every method with a linear head on frozen embeddings, and MetaOptNet's solver",
+    "figure1": "discrete and continuous adaptation, in the plane",
+    "figure5": "T during meta-training, and a learned T against fixed ones",
     "figure2": "the adjoint method loses the trajectory of a gradient flow on its way back",
 }
 """What can be reproduced: modules of `comln.reproduce` with `FILES`, `compute`, `write`, `describe` and `numbers`."""
 
-ON_OTHER_DATA = ("table2",)
+ON_OTHER_DATA = ("table2", "table4", "table5", "figure5")
 """Those of them that can be computed on data that `comln data prepare` has prepared; their modules have `DATA`."""
 
 

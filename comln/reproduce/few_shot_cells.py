@@ -15,13 +15,13 @@ __all__ = [
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comln.data.prepared import PreparedData, PreparedEmbeddings
 from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
-from comln.flow.integrator import Integrator
+from comln.flow.integrator import Euler, Integrator
 from comln.optimiser import Adam
 from comln.recipes import find
 from comln.recipes.backbones import Conv4Config
@@ -145,7 +145,8 @@ def cell_of(
     if isinstance(config, COMLNConfig):
         looks = max(1, experiment.steps // LOOKS) if not experiment.validate_every else 0
         if horizon is None:
-            tests[OTHER_SOLVER] = Exam(experiment.test, EULER if integrator is None else Integrator())
+            by_euler = integrator is not None and isinstance(integrator.method, Euler)
+            tests[OTHER_SOLVER] = Exam(experiment.test, Integrator() if by_euler else EULER)
         else:
             experiment = dataclasses.replace(experiment, learner=dataclasses.replace(config, initial_horizon=horizon))
         if horizon_rate is not None and isinstance(experiment.optimiser, Adam):
@@ -164,13 +165,13 @@ def cell_of(
     )
 
 
-def run_cells(work: Workspace, cells: Mapping[str, Cell]) -> dict[str, TrainedCell]:
+def run_cells(work: Workspace, cells: Sequence[Cell]) -> list[TrainedCell]:
     """Train what is not there yet, one cell after the other."""
-    splits, done = load(work), {}
-    for number, (key, cell) in enumerate(cells.items()):
-        say = functools.partial(_of_all, work, number, len(cells))
-        done[key] = train_cell(work, cell, splits, say)
-    return done
+    splits = load(work)
+    return [
+        train_cell(work, cell, splits, functools.partial(_of_all, work, number, len(cells)))
+        for number, cell in enumerate(cells)
+    ]
 
 
 def _of_all(work: Workspace, number: int, count: int, what: str, done: float) -> None:

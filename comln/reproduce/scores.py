@@ -1,6 +1,6 @@
 """Accuracies over seeds and tasks: their mean, what it is worth, and differences that are paired."""
 
-__all__ = ["Score", "difference", "in_percent", "score", "sign_of"]
+__all__ = ["Score", "difference", "in_percent", "is_within", "score", "sign_of"]
 
 from dataclasses import dataclass
 
@@ -68,6 +68,17 @@ def sign_of(value: Score, margin: float = 0.0) -> int | None:
     if value.low > margin:
         return 1
     return -1 if value.high < margin else None
+
+
+def is_within(value: Score, margin: float) -> bool | None:
+    """Return whether a difference is at most `margin`, either way; `None` where both are possible.
+
+    >>> is_within(Score(0.001, 0.002, (0.0, 0.002), 100), 0.01), is_within(Score(0.03, 0.01, (0.03,), 100), 0.01)
+    (True, False)
+    """
+    if value.low >= -margin and value.high <= margin:
+        return True
+    return False if value.low > margin or value.high < -margin else None
 
 
 def in_percent(value: Score | None, sign: str = "") -> str:

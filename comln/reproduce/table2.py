@@ -115,14 +115,14 @@ def compute(work: Workspace) -> Table2:
         cells[learner, MORE_SHOTS] = cell_of(
             work, learner, 5, training_shots=MORE_SHOTS, variant=f"{MORE_SHOTS}-shot-training"
         )
-    done = run_cells(work, {str(key): cell for key, cell in cells.items()})
+    done = dict(zip(cells, run_cells(work, list(cells.values())), strict=True))
     rows = []
     for shots in spending.shots:
-        comln = done[str(("comln", shots))].accuracies(f"{shots}-shot")
+        comln = done["comln", shots].accuracies(f"{shots}-shot")
         for (learner, training_shots), cell in cells.items():
             if f"{shots}-shot" not in cell.tests:
                 continue
-            trained = done[str((learner, training_shots))]
+            trained = done[learner, training_shots]
             accuracies = trained.accuracies(f"{shots}-shot")
             accuracy = None if accuracies is None else score(accuracies)
             paper = _paper(work.data, learner, training_shots, shots)
