@@ -6,10 +6,10 @@ __all__ = [
     "OTHER_SOLVER",
     "Spending",
     "cell_of",
+    "how_to_read",
     "load",
     "run_cells",
     "spending_of",
-    "stand_in_note",
     "title_of",
 ]
 
@@ -187,11 +187,14 @@ def title_of(result: str, data: str) -> str:
     return f"{result} on {data}" + (", a stand-in for the data of the paper" if data == "glyphs" else "")
 
 
-def stand_in_note(data: str) -> str:
-    """Return what to know before numbers of the paper are read beside ours."""
+def how_to_read(data: str, budget: Budget) -> str:
+    """Return what to know before numbers of the paper are read beside ours, and before any are at the least budget."""
+    note = "A number agrees with that of the paper where their 95 % intervals overlap."
     if data == "glyphs":
-        return (
+        note = (
             "The numbers of the paper are of photographs, which are far harder than characters: what can be compared "
             "is the order of the methods, not their accuracy."
         )
-    return "A number agrees with that of the paper where their 95 % intervals overlap."
+    if budget is Budget.SMOKE:
+        note += " The smoke budget shows that all this works; after so few updates the verdicts mean nothing."
+    return note

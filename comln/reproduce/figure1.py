@@ -104,12 +104,14 @@ def compute(work: Workspace) -> Figure1:
         ends = [np.asarray(by(start, size, count, support)) for by in (_descend, _by_euler)]
         distance, from_euler = (float(np.linalg.norm(ends[0] - other)) for other in (weights[-1], ends[1]))
         rows.append(Steps(count, size, distance, from_euler))
-    descent = [_descend(start, HORIZON / SHOWN, count, support)[0] for count in range(SHOWN + 1)]
+    descent = [start]
+    for _ in range(SHOWN):
+        descent.append(_descend(descent[-1], HORIZON / SHOWN, 1, support))
     return Figure1(
         classes=classes,
         embeddings=_pairs(embeddings),
         path=_pairs(weights[:, 0]),
-        descent=_pairs(np.stack(descent)),
+        descent=_pairs(np.stack(descent)[:, 0]),
         steps=tuple(rows),
         solver_steps=int(path.info.steps),
         environment=environment(),

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
-from comln.reproduce.few_shot_cells import DATA, stand_in_note, title_of
+from comln.reproduce.few_shot_cells import DATA, how_to_read, title_of
 from comln.reproduce.horizons import FROM_SMALL, Figure5, HorizonRow, compute
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import in_percent, sign_of
@@ -211,7 +211,7 @@ def write(result: Figure5, folder: Path) -> list[Path]:
         "it comes. In (b) and (c) the network is trained with a T that stays as it is, for five of them, or with one "
         "that is learned from 1. Solver steps are those of the longest task of an update. Seconds are steps and "
         "updates at the times of the last table, which were measured in turns. "
-        f"{stand_in_note(result.data)}</p>{as_html(facts(result))}"
+        f"{how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
     )
     title = title_of("Figure 5: a T that is learned", result.data)
     command = f"figure5 --budget {result.budget}" + ("" if result.data == "glyphs" else f" --data {result.data}")

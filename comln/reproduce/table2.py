@@ -28,7 +28,7 @@ from matplotlib.lines import Line2D
 from comln.recipes import LEARNERS
 from comln.recipes.benchmarks import Number, published
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
-from comln.reproduce.few_shot_cells import DATA, cell_of, run_cells, spending_of, stand_in_note, title_of
+from comln.reproduce.few_shot_cells import DATA, cell_of, how_to_read, run_cells, spending_of, title_of
 from comln.reproduce.measure import environment
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, difference, in_percent, score, sign_of
@@ -301,7 +301,7 @@ def write(result: Table2, folder: Path) -> list[Path]:
         "unseen classes. The interval is of 95 %, over tasks; in brackets stand the lowest and the highest seed, in "
         "the picture each seed is a dot. Differences are paired by seed and task. A method that adapts a whole "
         "network has seen half as many tasks. MetaOptNet was also trained with 15 shots, as its authors do. "
-        f"{stand_in_note(result.data)}</p>{as_html(facts(result))}"
+        f"{how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
     )
     title = title_of("Table 2: every method, for the same number of updates,", result.data)
     command = f"table2 --budget {result.budget}" + ("" if result.data == "glyphs" else f" --data {result.data}")

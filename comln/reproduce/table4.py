@@ -32,9 +32,9 @@ from comln.reproduce.few_shot_cells import (
     EULER,
     OTHER_SOLVER,
     cell_of,
+    how_to_read,
     run_cells,
     spending_of,
-    stand_in_note,
     title_of,
 )
 from comln.reproduce.measure import environment
@@ -264,7 +264,7 @@ def write(result: Table4, folder: Path) -> list[Path]:
         "flow, and tested with the same and with the other kind. Steps are those of the longest task of an update, in "
         "the median. Intervals are of 95 %, over tasks; in brackets stand the lowest and the highest seed. Differences "
         "are paired by seed and task: seeds start at the same weights and see the same tasks. "
-        f"{stand_in_note(result.data)}</p>{as_html(facts(result))}"
+        f"{how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
     )
     title = title_of("Table 4: the solver of the flow", result.data)
     command = f"table4 --budget {result.budget}" + ("" if result.data == "glyphs" else f" --data {result.data}")

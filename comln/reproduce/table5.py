@@ -37,7 +37,7 @@ from comln.recipes.benchmarks import Number, published
 from comln.recipes.experiment import Experiment, GlyphsData
 from comln.reproduce.counted_training import Cell, Exam, train_cell
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
-from comln.reproduce.few_shot_cells import stand_in_note, title_of
+from comln.reproduce.few_shot_cells import how_to_read, title_of
 from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit_norm
 from comln.reproduce.measure import environment
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
@@ -450,7 +450,7 @@ def write(result: Table5, folder: Path) -> list[Path]:
         f"seeds {', '.join(map(str, spending.seeds))}; ProtoNet learns nothing. Intervals are of 95 %, over tasks; in "
         "brackets stand the lowest and the highest seed. Differences are paired. The machines of MetaOptNet have its "
         "C of 0.1 and its ridge; those of scikit-learn have C = 1, are fitted to one task at a time, and are another "
-        f"problem or another solver. {stand_in_note(result.data)}</p>{as_html(facts(result))}"
+        f"problem or another solver. {how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
     )
     title = title_of("Table 5: methods on frozen embeddings,", result.data)
     command = f"table5 --budget {result.budget}" + ("" if result.data == "glyphs" else f" --data {result.data}")
