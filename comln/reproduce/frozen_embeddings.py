@@ -94,7 +94,7 @@ def train_supervised(
         def loss_of(parameters: Any) -> Any:
             whole: _Classifier = eqx.combine(parameters, fixed)
             embeddings, moved = whole.backbone(images, statistics, Normalisation.BATCH)
-            logits = embeddings @ whole.weights.T + whole.biases
+            logits = embeddings @ whole.weights.T + whole.biases[None, :]
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
             return jnp.mean(losses), (moved, jnp.mean(jnp.argmax(logits, axis=1) == classes))
 
@@ -203,7 +203,7 @@ def kept_embeddings(
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays of a file that is there and whole."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None

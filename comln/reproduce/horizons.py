@@ -39,6 +39,7 @@ class HorizonRow:
     - `validation`: the accuracy on them, of each seed.
     - `accuracy`: on test tasks, after training; `None` where training diverged.
     - `difference`: of a fixed T, that minus the accuracy with the T that is learned from a small start.
+    - `seconds`: of all updates, in the mean over seeds.
     - `updates_to_accuracy`, `steps_to_accuracy`, `seconds_to_accuracy`: until the mean accuracy on validation tasks of
       all seeds first reached the accuracy wanted; `None` where it never did.
     """
@@ -53,6 +54,7 @@ class HorizonRow:
     validation: tuple[tuple[float, ...], ...]
     accuracy: Score | None
     difference: Score | None
+    seconds: float
     updates_to_accuracy: int | None
     steps_to_accuracy: int | None
     seconds_to_accuracy: float | None
@@ -184,6 +186,7 @@ def _row(way: _Way, trained: TrainedCell, reference: TrainedCell, wanted: float,
         validation=tuple(tuple(accuracy for _, accuracy in run.looks) for run in trained.runs),
         accuracy=None if accuracies is None else score(accuracies),
         difference=None if way.fixed is None else difference(accuracies, reference.accuracies(test)),
+        seconds=float(np.mean([cost.seconds(run.solver_steps) for run in trained.runs])),
         updates_to_accuracy=reached,
         steps_to_accuracy=None if reached is None else round(float(np.mean([sum(run) for run in spent]))),
         seconds_to_accuracy=None if reached is None else float(np.mean([cost.seconds(run) for run in spent])),

@@ -24,24 +24,25 @@ from comln.reproduce.measure import interleaved
 class UpdateCost:
     """Time of a meta-gradient of one batch, network included.
 
-    - `horizons`: at which it was measured, in turns.
+    - `horizons`: at which it was measured, in turns, from short to long.
     - `solver_steps`, `ms`: steps of the longest task, and the median time.
-    - `base_ms`, `step_ms`: of the line through these points: the time without a step, and of each step.
     """
 
     horizons: tuple[float, ...]
     solver_steps: tuple[int, ...]
     ms: tuple[float, ...]
-    base_ms: float
-    step_ms: float
 
     def seconds(self, solver_steps: Sequence[int]) -> float:
-        """Return the time of updates with so many solver steps each.
+        """Return the time of updates with so many solver steps each: on the lines between the points, and on from them.
 
-        >>> UpdateCost((), (), (), base_ms=100.0, step_ms=2.0).seconds([10, 30])
-        0.28
+        >>> UpdateCost((1.0, 10.0, 100.0), (5, 10, 20), (100.0, 110.0, 140.0)).seconds([5, 15, 30])
+        0.395
         """
-        return (self.base_ms * len(solver_steps) + self.step_ms * sum(solver_steps)) / 1e3
+        grid, times = np.asarray(self.solver_steps, float), np.asarray(self.ms)
+        steps = np.asarray(solver_steps, float)
+        slope = (times[-1] - times[-2]) / max(grid[-1] - grid[-2], 1.0)
+        beyond = slope * np.maximum(steps - grid[-1], 0.0)
+        return round(float(np.sum(np.interp(steps, grid, times) + beyond)) / 1e3, 6)
 
 
 def update_cost(
@@ -74,5 +75,4 @@ def update_cost(
     measured = interleaved(arguments, seconds)
     steps = [int(jitted(at(horizon))[0]) for horizon in horizons]
     ms = [measured[str(horizon)].median_ms for horizon in horizons]
-    step_ms, base_ms = np.polyfit(steps, ms, 1)
-    return UpdateCost(tuple(horizons), tuple(steps), tuple(ms), float(base_ms), float(step_ms))
+    return UpdateCost(tuple(horizons), tuple(steps), tuple(ms))

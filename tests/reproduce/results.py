@@ -64,7 +64,7 @@ def horizon_row(name, ways, shots, horizons, minus=None, fixed=None, steps=10):
     validation = tuple((0.2, 0.9) for _ in horizons)
     difference = None if minus is None else points(minus)
     return HorizonRow(
-        name, ways, shots, fixed, runs, taken, (1, 3), validation, points(90.0), difference, 3, 3 * steps, 0.3
+        name, ways, shots, fixed, runs, taken, (1, 3), validation, points(90.0), difference, 0.3, 3, 3 * steps, 0.3
     )
 
 
@@ -79,7 +79,7 @@ def result5(best_fixed=-1.0, five=(300.0, 310.0, 320.0)):
         horizon_row("fixed, 1", 5, 5, (1.0,) * 3, -5.0, 1.0, 5),
         horizon_row("fixed, 1000", 5, 5, (1e3,) * 3, best_fixed, 1e3, 25),
     )
-    cost = UpdateCost((1.0, 1000.0), (5, 25), (101.0, 105.0), 100.0, 0.2)
+    cost = UpdateCost((1.0, 1000.0), (5, 25), (101.0, 105.0))
     return Figure5(
         "glyphs",
         Budget.COMMITTED,

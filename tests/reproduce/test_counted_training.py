@@ -23,6 +23,7 @@ from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit
 from comln.reproduce.svm_heads import HEADS, svm_heads
 from comln.reproduce.update_times import update_cost
 from comln.reproduce.workspace import Budget, Workspace
+from comln.run import converter
 from tests.data.fabricated import SPLITS, Tiny
 from tests.data.splits import stripes
 
@@ -106,7 +107,8 @@ def test_the_horizon_is_traced_and_another_solver_tests_the_same_weights(tmp_pat
 def test_a_fixed_horizon_stays_and_euler_steps_are_another_solver(tmp_path):
     work = Workspace(tmp_path)
     fixed = cell_of(work, "comln", 5, horizon=100.0, horizon_rate=0.0, variant="fixed-100")
-    assert fixed.experiment.optimiser.horizon_learning_rate == 0 and fixed.experiment.learner.initial_horizon == 100
+    written = converter.unstructure(fixed.experiment)
+    assert written["optimiser"]["horizon_learning_rate"] == 0 and written["learner"]["initial_horizon"] == 100
     assert fixed.name == "glyphs-5way-5shot-comln-fixed-100" and set(fixed.tests) == {"5-shot"}
     by_euler = cell_of(work, "comln", 1, integrator=few_shot_cells.EULER, variant="euler")
     assert by_euler.tests[few_shot_cells.OTHER_SOLVER].integrator == Integrator()
@@ -148,13 +150,13 @@ def test_machines_agree_on_tasks_of_any_solver_and_stand_alone_without_scikit_le
 @pytest.mark.slow
 def test_embeddings_of_supervision_tell_other_classes_apart_and_are_made_once(tmp_path):
     splits = {split: stripes(seed=seed) for seed, split in enumerate(SPLITS)}
-    supervision = Supervision(Conv4Config(8, scale_output=False), updates=60, batch=32)
+    supervision = Supervision(Conv4Config(8, scale_output=False), updates=200, batch=32)
     updates = []
     made, accuracy = kept_embeddings(tmp_path, supervision, splits, lambda update, loss: updates.append(loss))
-    assert len(updates) == 60 and updates[-1] < 0.5 * updates[0] and accuracy > 0.9
+    assert len(updates) == 200 and updates[-1] < 0.5 * updates[0] and accuracy > 0.9
     assert made["test"].examples.shape == (len(splits["test"].examples), 8)
     again, same = kept_embeddings(tmp_path, supervision, splits, lambda update, loss: updates.append(loss))
-    assert len(updates) == 60 and same == accuracy
+    assert len(updates) == 200 and same == accuracy
     np.testing.assert_array_equal(again["test"].examples, made["test"].examples)
     *_, exact = (x for x in svm_heads(made["test"], EpisodeShape(3, 2, 5), 20) if x.head == "exact")
     assert np.mean(exact.accuracies) > 0.6
@@ -162,7 +164,7 @@ def test_embeddings_of_supervision_tell_other_classes_apart_and_are_made_once(tm
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:1000])
     kept_embeddings(tmp_path, supervision, splits, lambda update, loss: updates.append(loss))
-    assert len(updates) == 120
+    assert len(updates) == 400
 
 
 @pytest.mark.slow
@@ -170,7 +172,7 @@ def test_longer_horizons_cost_steps_and_time():
     experiment = cell().experiment
     cost = update_cost(experiment, CLOUDS, (0.1, 10.0, 1000.0), 0.1)
     assert list(cost.solver_steps) == sorted(cost.solver_steps) and cost.solver_steps[0] < cost.solver_steps[-1]
-    assert cost.base_ms > 0
+    assert cost.seconds([cost.solver_steps[1]] * 10) == pytest.approx(cost.ms[1] / 100, abs=1e-6)
 
 
 # Whole targets
@@ -210,7 +212,7 @@ def test_table4_uses_what_table2_has_trained(tiny, monkeypatch, tmp_path, capsys
     code, out = reproduce(capsys, "table4", "--out", str(tmp_path / "table4"))
     assert code == 0
     first, euler = json.loads(out)["rows"]
-    assert first["accuracy"]["mean"] == pytest.approx(trained.accuracies("1-shot").mean())
+    assert first["accuracy"]["mean"] == pytest.approx(np.mean(trained.runs[0].accuracies["1-shot"]))
     assert euler["solver_steps"] > 50 and abs(euler["difference"]["mean"]) < 0.1
 
 
