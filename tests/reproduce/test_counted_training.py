@@ -13,6 +13,7 @@ from comln.data.prepared import PreparedEmbeddings
 from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
 from comln.data.sources.image_folder import ImageFolder
+from comln.data.sources.leo_embeddings import LEOMiniImageNet
 from comln.flow.integrator import Integrator
 from comln.recipes import find
 from comln.recipes.backbones import Conv4Config
@@ -24,7 +25,7 @@ from comln.reproduce.svm_heads import HEADS, svm_heads
 from comln.reproduce.update_times import update_cost
 from comln.reproduce.workspace import Budget, Workspace
 from comln.run import converter
-from tests.data.fabricated import SPLITS, Tiny
+from tests.data.fabricated import SPLITS, Tiny, dump
 from tests.data.splits import stripes
 
 FEATURES = 6
@@ -275,3 +276,25 @@ def test_prepared_data_are_trained_on_in_runs_that_go_on(tiny, monkeypatch, tmp_
 def test_data_that_are_not_there_are_told_in_a_line(words, message, tmp_path, capsys):
     code, out = reproduce(capsys, *words, "--out", str(tmp_path / "out"))
     assert code == 2 and message in out and len(out.splitlines()) <= 2
+
+
+@pytest.mark.slow
+def test_prepared_embeddings_are_used_as_they_are(monkeypatch, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split in SPLITS:
+        names = [f"n0{split}{c}" for c in range(5) for _ in range(17)]
+        content = {
+            "embeddings": rng.standard_normal((len(names), 640)).astype(np.float32),
+            "labels": np.repeat(np.arange(5), 17).tolist(),
+            "keys": np.array([f"{k}-{name}-{name}_{k}" for k, name in enumerate(names)]),
+        }
+        dump(tmp_path / "root/embeddings/miniImageNet/center" / f"{split}_embeddings.pkl", content)
+    prepare(LEOMiniImageNet(), "leo-mini-imagenet", tmp_path / "root", tmp_path / "data", True, lambda *_: None)
+    monkeypatch.setattr(table5, "METHODS", ("comln", "metaoptnet-svm"))
+    monkeypatch.setitem(table5.SPENDING, Budget.SMOKE, table5.Spending(2, 4, 2, 6, (0,), (1,)))
+    words = ("table5", "--data", "leo-mini-imagenet", "--root", str(tmp_path / "data"))
+    code, out = reproduce(capsys, *words, "--out", str(tmp_path / "table5"))
+    assert code == 0
+    result = json.loads(out)
+    assert result["features"] == 640 and result["supervised_accuracy"] is None
+    assert result["rows"][0]["paper"]["accuracy"] == 50.39 and result["rows"][0]["agrees"] is False
