@@ -77,7 +77,7 @@ ON_UNIT_NORM: Mapping[str, Mapping[str, float]] = {
     "leap": {"step": 5.0},
 }
 """Of the methods whose recipe is for a whole network: what a linear head on embeddings of norm one needs instead, the
-best of two to five values tried on 1-shot tasks of the validation classes. With the recipe's steps MAML came to 55 %."""
+best of two to five values tried on 1-shot tasks of the validation classes. With its recipe's step MAML came to 55 %."""
 
 ALIKE = 0.02
 """Accuracies that differ by less are alike."""
