@@ -65,8 +65,14 @@ def _facts(result: Figure5) -> Iterator[Fact]:
         "Learning T from a small start saves computation against a long fixed T.",
         saved > 1,
         f"T = {longest.fixed:g} takes {saved:.2f} times the solver steps of the learned T in all, and "
-        f"{longest.seconds / learned.seconds:.2f} times the time.",
+        f"{longest.seconds / learned.seconds:.2f} times the time. T = {best.fixed:g}, the best, takes "
+        f"{best.total_steps / learned.total_steps:.2f} times the steps and {best.seconds / learned.seconds:.2f} times "
+        f"the time; to {100 * result.wanted:.1f} % it takes {_seconds(best)}, and the learned T {_seconds(learned)}.",
     )
+
+
+def _seconds(row: HorizonRow) -> str:
+    return "for ever" if row.seconds_to_accuracy is None else f"{row.seconds_to_accuracy:.1f} s"
 
 
 def _longer(claim: str, long: HorizonRow, short: HorizonRow) -> Fact:
@@ -109,33 +115,44 @@ def _draw_evolution(axes: Axes, result: Figure5) -> None:
 
 
 def _draw_accuracy(axes: Axes, result: Figure5) -> None:
+    """Draw the error by T: above some T accuracies differ by less than a line is wide."""
     learned = result.compared[0]
     for row in result.compared:
         if row.accuracy is None:
             continue
         colour = RED if row.fixed is None else BLUES[3]
         where = float(np.exp(np.mean(np.log(row.last_horizons))))
-        axes.errorbar(where, 100 * row.accuracy.mean, yerr=100 * row.accuracy.ci95, color=colour, marker="o",
+        axes.errorbar(where, 100 * (1 - row.accuracy.mean), yerr=100 * row.accuracy.ci95, color=colour, marker="o",
                       markersize=4, capsize=2)  # fmt: skip
-        places = row.last_horizons
-        axes.plot(places, [100 * x for x in row.accuracy.of_seeds], ".", color=colour, alpha=0.5, markersize=5)
+        errors = [100 * (1 - accuracy) for accuracy in row.accuracy.of_seeds]
+        axes.plot(row.last_horizons, errors, ".", color=colour, alpha=0.5, markersize=5)
     if learned.accuracy is not None:
-        axes.axhline(100 * learned.accuracy.mean, color=RED, linewidth=0.8, linestyle="--")
-    axes.set(xscale="log", xlabel="horizon $T$ at the end", ylabel="test accuracy, %")
+        axes.axhline(100 * (1 - learned.accuracy.mean), color=RED, linewidth=0.8, linestyle="--")
+    axes.set(xscale="log", yscale="log", xlabel="horizon $T$ at the end", ylabel="test error, %")
     axes.set_title(f"(b) Learned (red) and fixed T, 5-way {result.shots}-shot")
+    _plain_percents(axes)
 
 
 def _draw_cost(axes: Axes, result: Figure5) -> None:
     for number, row in enumerate(result.compared):
         steps = np.mean([np.cumsum(run) for run in row.solver_steps], axis=0)
-        accuracies = np.mean(row.validation, axis=0)
+        errors = 100 * (1 - np.mean(row.validation, axis=0))
         colour = RED if row.fixed is None else BLUES[number - 1]
         places = [steps[min(update, len(steps)) - 1] for update in row.looks]
         label = "learned" if row.fixed is None else f"T = {row.fixed:g}"
-        axes.plot(places, 100 * accuracies, color=colour, marker="o", markersize=2.5, label=label,
+        axes.plot(places, errors, color=colour, marker="o", markersize=2.5, label=label,
                   zorder=3 if row.fixed is None else 2)  # fmt: skip
-    axes.set(xlabel="solver steps so far", ylabel="validation accuracy, %", title="(c) Accuracy by solver steps")
+    axes.set(
+        yscale="log", xlabel="solver steps so far", ylabel="validation error, %", title="(c) Error by solver steps"
+    )
+    _plain_percents(axes)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+def _plain_percents(axes: Axes) -> None:
+    axes.set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
+    axes.minorticks_off()
+    axes.set_ylim(max(axes.get_ylim()[0], 0.5), 100)
 
 
 # What is written and printed
@@ -208,7 +225,8 @@ def write(result: Figure5, folder: Path) -> list[Path]:
         f"<p>COMLN with {result.filters} channels, trained for {result.updates:,} updates with seeds "
         f"{', '.join(map(str, result.seeds))}. In (a) T starts at 1 and log T moves by up to 0.1 an update, the "
         "paper's step, or it starts at 10 and moves by up to 0.01, as in Table 2, where the schedule limits how far "
-        "it comes. In (b) and (c) the network is trained with a T that stays as it is, for five of them, or with one "
+        "it comes. The steps fall to zero by a cosine, and T comes to rest for that reason too. In (b) and (c) the "
+        "network is trained with a T that stays as it is, for five of them, or with one "
         "that is learned from 1. Solver steps are those of the longest task of an update. Seconds are steps and "
         "updates at the times of the last table, which were measured in turns. "
         f"{how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"

@@ -219,11 +219,12 @@ def draw(result: Table2) -> Figure:
     """Return the picture: a panel for each number of shots, a line for each method, a dot for each seed."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 4.8), layout="constrained")
-        panels = figure.subplots(1, len(result.shots), squeeze=False)[0]
+        panels = figure.subplots(1, len(result.shots), sharey=True, squeeze=False)[0]
         for axes, shots in zip(panels, result.shots, strict=True):
-            rows = [row for row in result.of(shots) if row.accuracy is not None]
+            rows = result.of(shots)
             for place, row in enumerate(rows):
-                assert row.accuracy is not None
+                if row.accuracy is None:
+                    continue
                 gradient = row.learner in GRADIENT_BASED
                 colour = ORANGE if row.learner == "comln" else BLUE if gradient else GREEN
                 axes.plot([100 * x for x in row.accuracy.of_seeds], [place] * len(row.accuracy.of_seeds), "o",
@@ -238,7 +239,8 @@ def draw(result: Table2) -> Figure:
             axes.set_yticks(range(len(rows)), [row.name for row in rows])
             axes.set(title=f"{result.data}, 5-way {shots}-shot", xlabel="accuracy on unseen classes, %")
             axes.grid(axis="x", color="#8a8f9640", linewidth=0.6)
-            axes.invert_yaxis()
+        # The panels share the axis.
+        panels[0].set_ylim(len(result.of(result.shots[0])) - 0.5, -0.5)
         kinds = {"COMLN": ORANGE, "other gradient-based methods": BLUE, "others": GREEN}
         lines = [Line2D([], [], color=colour, marker="|") for colour in kinds.values()]
         figure.legend(lines, list(kinds), loc="outside lower center", ncols=3)

@@ -190,10 +190,12 @@ def draw(result: Table4) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 2.6), layout="constrained")
         shots = list(dict.fromkeys(row.shots for row in result.rows))
-        for axes, count in zip(figure.subplots(1, len(shots), squeeze=False)[0], shots, strict=True):
-            rows = [row for row in result.rows if row.shots == count and row.accuracy is not None]
+        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+        for axes, count in zip(panels, shots, strict=True):
+            rows = [row for row in result.rows if row.shots == count]
             for place, row in enumerate(rows):
-                assert row.accuracy is not None
+                if row.accuracy is None:
+                    continue
                 colour = "#0072b2" if row.solver == "Euler" else "#d55e00"
                 seeds = row.accuracy.of_seeds
                 axes.plot([100 * x for x in seeds], [place] * len(seeds), "o", color=colour, markersize=4, alpha=0.5)
@@ -201,9 +203,9 @@ def draw(result: Table4) -> Figure:
                               markersize=9, capsize=2)  # fmt: skip
             axes.set_yticks(range(len(rows)), [row.solver for row in rows])
             axes.set(title=f"{result.data}, 5-way {count}-shot", xlabel="accuracy on unseen classes, %")
-            axes.set_ylim(-0.6, len(rows) - 0.4)
             axes.grid(axis="x", color="#8a8f9640", linewidth=0.6)
-            axes.invert_yaxis()
+        # The panels share the axis.
+        panels[0].set_ylim(len(SOLVERS) - 0.4, -0.6)
     return figure
 
 

@@ -1,297 +1,32 @@
-"""Table 5: the methods on embeddings that are not learned with them, and MetaOptNet's solver on these (E.4)."""
+"""Table 5: methods on embeddings that are not learned with them, and MetaOptNet's solver on these (E.4). The page."""
 
-__all__ = [
-    "DATA",
-    "FILES",
-    "HeadRow",
-    "Row",
-    "Table5",
-    "compute",
-    "describe",
-    "draw",
-    "facts",
-    "numbers",
-    "restore",
-    "tables",
-    "write",
-]
+__all__ = ["DATA", "FILES", "compute", "describe", "draw", "facts", "numbers", "restore", "tables", "write"]
 
-import dataclasses
-import functools
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
-from comln.data.prepared import PreparedEmbeddings
-from comln.data.sampling import EpisodeShape
-from comln.data.source import Split, content_hash
-from comln.evaluate import mean_and_ci95
-from comln.recipes import find
-from comln.recipes.backbones import Conv4Config
-from comln.recipes.benchmarks import Number, published
-from comln.recipes.experiment import Experiment, GlyphsData
-from comln.reproduce.counted_training import Cell, Exam, train_cell
+from comln.recipes.benchmarks import published
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.few_shot_cells import how_to_read, title_of
-from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit_norm
-from comln.reproduce.measure import environment
+from comln.reproduce.frozen_features import DATA, LINEAR, METHODS, PAPER_DATA, Table5, compute
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
-from comln.reproduce.scores import Score, difference, in_percent, is_within, score
-from comln.reproduce.svm_heads import HEADS, svm_heads
-from comln.reproduce.table2 import overlap
-from comln.reproduce.workspace import Budget, Workspace
+from comln.reproduce.scores import Score, in_percent, is_within
+from comln.reproduce.svm_heads import HEADS
 from comln.run import converter
 
 FILES = ("table5.json", "table5.svg", "table5.png", "index.html")
 """What `write` writes."""
 
-DATA = ("glyphs", "leo-mini-imagenet", "leo-tiered-imagenet")
-"""Embeddings that it can be computed on; those of the glyphs are made here."""
-
-LINEAR = (
-    "comln",
-    "maml",
-    "anil",
-    "meta-sgd",
-    "imaml",
-    "leap",
-    "r2d2",
-    "lrd2",
-    "metaoptnet-rr",
-    "metaoptnet-svm",
-    "protonet",
-)
-"""Methods whose head is one linear layer on the embeddings."""
-
-METHODS = (*LINEAR, "leo")
-ON_UNIT_NORM: Mapping[str, Mapping[str, float]] = {
-    "maml": {"step": 5.0},
-    "anil": {"step": 5.0},
-    "meta-sgd": {"initial_step": 20.0},
-    "imaml": {"step": 5.0, "proximal": 0.01},
-    "leap": {"step": 5.0},
-}
-"""Of the methods whose recipe is for a whole network: what a linear head on embeddings of norm one needs instead, the
-best of two to five values tried on 1-shot tasks of the validation classes. With its recipe's step MAML came to 55 %."""
-
 ALIKE = 0.02
 """Accuracies that differ by less are alike."""
 
 SAME_SOLUTION = 0.01
-PAPER_DATA = "leo-mini-imagenet"
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What a budget buys.
-
-    - `supervised_updates`, `filters`: of the network that makes the embeddings.
-    - `updates`: of each method; `None` for those of the recipe.
-    - `tasks`: of each test.
-    - `seeds`: of each training.
-    - `shots`: of the tasks.
-    """
-
-    supervised_updates: int
-    filters: int
-    updates: int | None
-    tasks: int
-    seeds: tuple[int, ...]
-    shots: tuple[int, ...] = (1, 5)
-
-
-SPENDING = {
-    Budget.SMOKE: Spending(20, 8, 10, 20, (0,), (1,)),
-    Budget.COMMITTED: Spending(800, 64, None, 600, (0, 1, 2)),
-    Budget.FULL: Spending(5000, 64, 10_000, 1000, (0, 1, 2)),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method, on tasks of so many shots.
-
-    - `learner`, `shots`: which.
-    - `accuracy`: on the test tasks; `None` where training diverged.
-    - `difference`: accuracy minus that of COMLN; `None` for COMLN itself, or where either diverged.
-    - `failed_tasks`: test tasks that could not be adapted to, counted as wrong, over all seeds.
-    - `horizons`: T after training, of each seed; none for methods without.
-    - `paper`, `agrees`: what the paper has on these embeddings, in percent, and whether the intervals overlap.
-    """
-
-    learner: str
-    shots: int
-    accuracy: Score | None
-    difference: Score | None
-    failed_tasks: int
-    horizons: tuple[float, ...]
-    paper: Number | None
-    agrees: bool | None
-
-
-@dataclass(frozen=True)
-class HeadRow:
-    """One kind of support vector machine; pairs are a mean and the half-width of its 95 % interval.
-
-    - `head`, `shots`, `unit_norm`: which, on what tasks, and whether embeddings were divided by their norms.
-    - `tasks`: how many.
-    - `accuracy`: on them.
-    - `difference`: accuracy minus that of MetaOptNet's machine solved exactly, task by task.
-    - `reason`: why there are none; empty where there are.
-    """
-
-    head: str
-    shots: int
-    unit_norm: bool
-    tasks: int
-    accuracy: tuple[float, float] | None
-    difference: tuple[float, float] | None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Table5:
-    """All methods on the same embeddings.
-
-    - `data`, `budget`, `spending`: what was asked for.
-    - `features`: numbers of an embedding.
-    - `supervised_accuracy`: of the network on its training classes; `None` for embeddings that were given.
-    - `mean_square_norm`: of the embeddings of the test split, before any division.
-    - `rows`, `heads`: the results.
-    - `environment`: where they were computed.
-    """
-
-    data: str
-    budget: Budget
-    spending: Spending
-    features: int
-    supervised_accuracy: float | None
-    mean_square_norm: float
-    rows: tuple[Row, ...]
-    heads: tuple[HeadRow, ...]
-    environment: dict[str, Any]
-
-
-def compute(work: Workspace) -> Table5:
-    """Make the embeddings, train the methods on them, and fit the machines: what is not there yet."""
-    spending, where = SPENDING[work.budget], environment()
-    raw, supervised_accuracy = _embeddings(work, spending)
-    used = unit_norm(raw) if work.data == "glyphs" else raw
-    features = raw["test"].examples.shape[1]
-    cells = {
-        (learner, shots): _cell(work, spending, learner, shots, features)
-        for shots in spending.shots
-        for learner in METHODS
-    }
-    done = {}
-    for number, (key, cell) in enumerate(cells.items()):
-        done[key] = train_cell(work, cell, used, functools.partial(_say, work, number, len(cells)))
-    rows = []
-    for learner, shots in cells:
-        trained = done[learner, shots]
-        accuracies = trained.accuracies(f"{shots}-shot")
-        accuracy = None if accuracies is None else score(accuracies)
-        paper = published(f"{work.data}-5way-{shots}shot", learner)
-        comln = done["comln", shots].accuracies(f"{shots}-shot")
-        rows.append(
-            Row(
-                learner=learner,
-                shots=shots,
-                accuracy=accuracy,
-                difference=None if learner == "comln" else difference(accuracies, comln),
-                failed_tasks=sum(sum(run.failed.values()) for run in trained.runs),
-                horizons=tuple(run.scalars["horizon"] for run in trained.runs if "horizon" in run.scalars),
-                paper=paper,
-                agrees=overlap(accuracy, paper),
-            )
-        )
-    heads = []
-    for shots in spending.shots:
-        for divided in (True, False):
-            work.on_progress(f"support vector machines, {shots}-shot", 0.95)
-            heads += _heads(work, unit_norm(raw) if divided else raw, shots, divided, spending.tasks)
-    norm = float(np.mean(np.sum(np.square(raw["test"].examples), axis=1)))
-    return Table5(
-        data=work.data,
-        budget=work.budget,
-        spending=spending,
-        features=features,
-        supervised_accuracy=supervised_accuracy,
-        mean_square_norm=norm,
-        rows=tuple(rows),
-        heads=tuple(heads),
-        environment=where,
-    )
-
-
-def _say(work: Workspace, number: int, count: int, what: str, done: float) -> None:
-    work.on_progress(what, 0.2 + 0.7 * (number + done) / count)
-
-
-def _embeddings(work: Workspace, spending: Spending) -> tuple[dict[str, Split], float | None]:
-    if work.data != "glyphs":
-        data = find(f"{work.data}-5way-1shot", "comln", "house").data
-        assert isinstance(data, PreparedEmbeddings)
-        return dataclasses.replace(data, folder=work.root).load(), None
-    work.on_progress("embeddings", 0.0)
-    supervision = Supervision(Conv4Config(spending.filters, scale_output=False), spending.supervised_updates)
-
-    def on_update(update: int, loss: float) -> None:
-        done = update / supervision.updates
-        work.on_progress(f"embeddings: update {update} of {supervision.updates}, loss {loss:.2f}", 0.2 * done)
-
-    return kept_embeddings(work.folder, supervision, GlyphsData().load(), on_update)
-
-
-def _experiment(work: Workspace, spending: Spending, learner: str, shots: int, features: int) -> Experiment:
-    """Return the recipe of embeddings, for those of this length; the last state counts."""
-    name = work.data if work.data != "glyphs" else PAPER_DATA
-    experiment = find(f"{name}-5way-{shots}shot", learner, "house")
-    changes: Mapping[str, Any] = ON_UNIT_NORM.get(learner, {}) if work.data == "glyphs" else {}
-    return dataclasses.replace(
-        experiment,
-        learner=dataclasses.replace(experiment.learner, **changes),
-        name=f"{work.data}-embeddings-5way-{shots}shot",
-        data=PreparedEmbeddings(f"{work.data}-embeddings" if work.data == "glyphs" else name, work.root, features),
-        steps=spending.updates or experiment.steps,
-        validate_every=0,
-        patience=0,
-    )
-
-
-def _cell(work: Workspace, spending: Spending, learner: str, shots: int, features: int) -> Cell:
-    experiment = _experiment(work, spending, learner, shots, features)
-    tests = {f"{shots}-shot": Exam(experiment.test)}
-    return Cell(f"{experiment.name}-{learner}", experiment, spending.seeds, tests, spending.tasks)
-
-
-def _heads(work: Workspace, splits: dict[str, Split], shots: int, divided: bool, tasks: int) -> list[HeadRow]:
-    versions = environment()["versions"]
-    part = work.kept(
-        f"machines-{work.data}-{shots}shot-{'unit' if divided else 'raw'}",
-        {
-            "tasks": tasks,
-            "data_hash": content_hash(splits),
-            "heads": HEADS,
-            "versions": {name: versions[name] for name in ("comln", "jax", "jaxlib")},
-        },
-        lambda: [asdict(found) for found in svm_heads(splits["test"], EpisodeShape(5, shots), tasks)],
-    )
-    exact = np.array(next(found["accuracies"] for found in part if found["head"] == "exact"))
-    rows = []
-    for found in part:
-        values = np.array(found["accuracies"])
-        if not len(values):
-            rows.append(HeadRow(found["head"], shots, divided, 0, None, None, found["reason"]))
-            continue
-        paired = None if found["head"] == "exact" else mean_and_ci95(values - exact[: len(values)])
-        rows.append(HeadRow(found["head"], shots, divided, len(values), mean_and_ci95(values), paired))
-    return rows
 
 
 # What is concluded
@@ -319,6 +54,7 @@ def _facts(result: Table5) -> Iterator[Fact]:
         )
     yield _short_solver(result)
     yield _separate_machines(result)
+    yield from _horizons(result)
 
 
 def _short_solver(result: Table5) -> Fact:
@@ -330,10 +66,15 @@ def _short_solver(result: Table5) -> Fact:
         f"{row.shots}-shot, {_norm_words(row.unit_norm)}: {100 * value[0]:+.2f} ± {100 * value[1]:.2f}"
         for row, value in found
     )
+    exact = "; ".join(
+        f"{row.shots}-shot, {_norm_words(row.unit_norm)}: {100 * row.accuracy[0]:.2f}"
+        for row in result.heads
+        if row.head == "exact" and row.accuracy is not None
+    )
     return judged(
         "MetaOptNet's few iterations of its solver cost it accuracy on frozen features.",
         True if any(lost) else False if all(close) else None,
-        f"3 iterations minus the exact solution: {words} points.",
+        f"3 iterations minus the exact solution: {words} points. Solved exactly it comes to {exact} %.",
     )
 
 
@@ -356,6 +97,18 @@ def _separate_machines(result: Table5) -> Fact:
     return judged("Support vector machines fitted one by one match the other methods.", holds, f"{words or 'none'}.")
 
 
+def _horizons(result: Table5) -> Iterator[Fact]:
+    found = {row.shots: row.horizons for row in result.rows if row.learner == "comln" and row.horizons}
+    if {1, 5} <= found.keys():
+        one, five = found[1], found[5]
+        yield judged(
+            "T is shorter for 1 shot than for 5 (E.3), on frozen features.",
+            True if max(one) < min(five) else False if min(one) > max(five) else None,
+            f"T is {min(one):,.0f} to {max(one):,.0f} for 1 shot and {min(five):,.0f} to {max(five):,.0f} for 5, over "
+            "seeds.",
+        )
+
+
 def _norm_words(unit: bool) -> str:
     return "norm one" if unit else "as they are"
 
@@ -368,24 +121,30 @@ def draw(result: Table5) -> Figure:
     with matplotlib.rc_context(STYLE):
         shots = result.spending.shots
         figure = Figure(figsize=(9.2, 5.6), layout="constrained")
-        for axes, count in zip(figure.subplots(1, len(shots), squeeze=False)[0], shots, strict=True):
+        panels = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+        for axes, count in zip(panels, shots, strict=True):
             lines: list[tuple[str, float, float, tuple[float, ...], str]] = []
             for row in result.rows:
-                if row.shots == count and row.accuracy is not None:
+                if row.shots == count:
                     colour = "#d55e00" if row.learner == "comln" else "#0072b2"
-                    score = row.accuracy
-                    lines.append((row.learner, score.mean, score.ci95, score.of_seeds, colour))
+                    lines.append((row.learner, *_drawn(row.accuracy), colour))
             for head in result.heads:
-                if head.shots == count and head.unit_norm and head.accuracy is not None:
-                    lines.append((f"SVM: {head.head}", *head.accuracy, (), "#009e73"))
+                if head.shots == count and head.unit_norm:
+                    lines.append((f"SVM: {head.head}", *(head.accuracy or (math.nan, math.nan)), (), "#009e73"))
             for place, (_, mean, ci95, seeds, colour) in enumerate(lines):
                 axes.plot([100 * x for x in seeds], [place] * len(seeds), "o", color=colour, markersize=3, alpha=0.5)
                 axes.errorbar(100 * mean, place, xerr=100 * ci95, color=colour, marker="|", markersize=9, capsize=2)
             axes.set_yticks(range(len(lines)), [line[0] for line in lines])
             axes.set(title=f"{result.data}, 5-way {count}-shot", xlabel="accuracy on unseen classes, %")
             axes.grid(axis="x", color="#8a8f9640", linewidth=0.6)
-            axes.invert_yaxis()
+        # The panels share the axis.
+        panels[0].set_ylim(len(METHODS) + len(HEADS) - 0.5, -0.5)
     return figure
+
+
+def _drawn(found: Score | None) -> tuple[float, float, tuple[float, ...]]:
+    """Return mean, interval and seeds; what is not there is not drawn, but has its place."""
+    return (math.nan, math.nan, ()) if found is None else (found.mean, found.ci95, found.of_seeds)
 
 
 def numbers(result: Table5) -> dict[str, Any]:
@@ -460,9 +219,10 @@ def write(result: Table5, folder: Path) -> list[Path]:
     explanation = (
         f"<p>{origin}. Methods learn what they have besides a network, on tasks of the meta-train classes, with "
         f"seeds {', '.join(map(str, spending.seeds))}; ProtoNet learns nothing. Intervals are of 95 %, over tasks; in "
-        "brackets stand the lowest and the highest seed. Differences are paired. The machines of MetaOptNet have its "
-        "C of 0.1 and its ridge; those of scikit-learn have C = 1, are fitted to one task at a time, and are another "
-        f"problem or another solver. {how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
+        "brackets stand the lowest and the highest seed. Differences are paired; near 100 % they have little room. The "
+        "machines of MetaOptNet have its C of 0.1 and its ridge; those of scikit-learn have C = 1, are fitted to one "
+        f"task at a time, and are another problem or another solver. "
+        f"{how_to_read(result.data, result.budget)}</p>{as_html(facts(result))}"
     )
     title = title_of("Table 5: methods on frozen embeddings,", result.data)
     command = f"table5 --budget {result.budget}" + ("" if result.data == "glyphs" else f" --data {result.data}")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from comln.recipes.benchmarks import published
-from comln.reproduce import table2, table4, table5
+from comln.reproduce import frozen_features, table2, table4
 from comln.reproduce.horizons import FROM_SMALL, Figure5, HorizonRow
 from comln.reproduce.measure import environment
 from comln.reproduce.scores import Score
@@ -99,7 +99,7 @@ def result5(best_fixed=-1.0, five=(300.0, 310.0, 320.0)):
 def result_of_embeddings(others=0.5, short=0.0, separate=90.0):
     """Return Table 5: methods that differ from COMLN, a solver cut short, and separate machines, by so many points."""
     rows = [
-        table5.Row(
+        frozen_features.Row(
             learner,
             1,
             points(90.0),
@@ -109,10 +109,10 @@ def result_of_embeddings(others=0.5, short=0.0, separate=90.0):
             None,
             None,
         )
-        for learner in table5.METHODS
+        for learner in frozen_features.METHODS
     ]
     heads = [
-        table5.HeadRow(
+        frozen_features.HeadRow(
             head,
             1,
             True,
@@ -122,5 +122,7 @@ def result_of_embeddings(others=0.5, short=0.0, separate=90.0):
         )
         for head in HEADS
     ]
-    spending = table5.Spending(800, 64, 500, TASKS, SEEDS, (1,))
-    return table5.Table5("glyphs", Budget.COMMITTED, spending, 64, 0.6, 40.0, tuple(rows), tuple(heads), environment())
+    spending = frozen_features.Spending(800, 64, 500, TASKS, SEEDS, (1,))
+    return frozen_features.Table5(
+        "glyphs", Budget.COMMITTED, spending, 64, 0.6, 40.0, tuple(rows), tuple(heads), environment()
+    )

@@ -17,7 +17,7 @@ from comln.data.sources.leo_embeddings import LEOMiniImageNet
 from comln.flow.integrator import Integrator
 from comln.recipes import find
 from comln.recipes.backbones import Conv4Config
-from comln.reproduce import few_shot_cells, figure5, table2, table4, table5
+from comln.reproduce import few_shot_cells, figure5, frozen_features, table2, table4, table5
 from comln.reproduce.counted_training import Cell, Exam, train_cell
 from comln.reproduce.few_shot_cells import cell_of
 from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit_norm
@@ -230,8 +230,8 @@ def test_figure5_runs(tiny, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_table5_runs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(table5, "METHODS", ("comln", "protonet"))
-    monkeypatch.setitem(table5.SPENDING, Budget.SMOKE, table5.Spending(2, 4, 2, 6, (0,), (1,)))
+    monkeypatch.setattr(frozen_features, "METHODS", ("comln", "protonet"))
+    monkeypatch.setitem(frozen_features.SPENDING, Budget.SMOKE, frozen_features.Spending(2, 4, 2, 6, (0,), (1,)))
     code, out = reproduce(capsys, "table5", "--out", str(tmp_path / "table5"))
     assert code == 0
     result = json.loads(out)
@@ -290,8 +290,8 @@ def test_prepared_embeddings_are_used_as_they_are(monkeypatch, tmp_path, capsys)
         }
         dump(tmp_path / "root/embeddings/miniImageNet/center" / f"{split}_embeddings.pkl", content)
     prepare(LEOMiniImageNet(), "leo-mini-imagenet", tmp_path / "root", tmp_path / "data", True, lambda *_: None)
-    monkeypatch.setattr(table5, "METHODS", ("comln", "metaoptnet-svm"))
-    monkeypatch.setitem(table5.SPENDING, Budget.SMOKE, table5.Spending(2, 4, 2, 6, (0,), (1,)))
+    monkeypatch.setattr(frozen_features, "METHODS", ("comln", "metaoptnet-svm"))
+    monkeypatch.setitem(frozen_features.SPENDING, Budget.SMOKE, frozen_features.Spending(2, 4, 2, 6, (0,), (1,)))
     words = ("table5", "--data", "leo-mini-imagenet", "--root", str(tmp_path / "data"))
     code, out = reproduce(capsys, *words, "--out", str(tmp_path / "table5"))
     assert code == 0

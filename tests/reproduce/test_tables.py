@@ -1,5 +1,6 @@
 """Tables 2, 4 and 5 and Figures 1 and 5: what they conclude, and what they write."""
 
+import dataclasses
 import html
 import json
 import re
@@ -63,6 +64,16 @@ def test_figure5_compares_the_horizons_of_all_seeds():
 )
 def test_table5_judges_methods_and_solver(others, short, separate, expected):
     assert verdicts(table5.facts(result_of_embeddings(others, short, separate))) == expected
+
+
+@pytest.mark.parametrize(
+    ("five", "expected"), [((30.0, 31.0, 32.0), HOLDS), ((10.0, 11.0, 12.0), REFUTED), ((10.0, 21.0, 30.0), UNDECIDED)]
+)
+def test_table5_compares_the_horizons_of_one_and_of_five_shots(five, expected):
+    one = result_of_embeddings()  # with horizons of 20, 21 and 22
+    row = dataclasses.replace(one.rows[0], shots=5, horizons=five)
+    both = dataclasses.replace(one, rows=(*one.rows, row))
+    assert table5.facts(both)[-1].claim.startswith("T is shorter") and table5.facts(both)[-1].verdict is expected
 
 
 def test_intervals_that_overlap_agree_with_the_paper():
