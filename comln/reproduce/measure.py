@@ -74,8 +74,8 @@ def interleaved(
     times |= slow
     return {
         name: Measurement(
-            median_ms=_milliseconds(times[name], 50),
-            quartiles_ms=(_milliseconds(times[name], 25), _milliseconds(times[name], 75)),
+            median_ms=_milliseconds(times[name], 50.0),
+            quartiles_ms=(_milliseconds(times[name], 25.0), _milliseconds(times[name], 75.0)),
             temporary_bytes=temporary_bytes(compiled[name]),
             compile_s=round(compile_s[name], 2),
             calls=len(times[name]),
