@@ -5,16 +5,17 @@ __all__ = ["bucket", "padded"]
 import numpy as np
 
 
-def bucket(size: int) -> int:
-    """Return the smallest of 2, 3, 4, 6, 8, 12, 16, 24, ... that is at least `size`.
+def bucket(size: int, least: int) -> int:
+    """Return the smallest of 4, 6, 8, 12, 16, 24, 32, ... that is at least `size` and at least `least`.
 
-    >>> [bucket(size) for size in (1, 3, 5, 25, 641)]
-    [2, 3, 6, 32, 768]
+    >>> [bucket(size, least=4) for size in (1, 5, 25, 641)]
+    [4, 6, 32, 768]
     """
-    power = 2
+    size = max(size, least)
+    power = 4
     while power < size:
         power *= 2
-    return max(2, 3 * power // 4 if 3 * power // 4 >= size and power > 2 else power)
+    return 3 * power // 4 if power > 4 and 3 * power // 4 >= size else power
 
 
 def padded(array: np.ndarray, shape: tuple[int, ...], fill: float = 0.0) -> np.ndarray:

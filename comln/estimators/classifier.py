@@ -3,7 +3,7 @@
 __all__ = ["DEFAULT_HORIZON", "AbstractFlowClassifier", "GradientFlowClassifier", "Support"]
 
 import abc
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -41,7 +41,7 @@ class Support(NamedTuple):
 class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     """What the classifiers have in common: everything but how the horizon is found."""
 
-    proximal: float
+    proximal: float | int
     initial: Any
     fit_intercept: bool
     standardize: bool
@@ -55,7 +55,7 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     n_iter_: int
 
     @abc.abstractmethod
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "AbstractFlowClassifier":
         """Fit the classifier to examples `X` of shape `(example, feature)` with classes `y`; return it.
 
         - `sample_weight`: weights of the examples, at least zero; twice the weight is the same as twice the example.
@@ -89,11 +89,13 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         """Check settings and data; learn the classes."""
         if not self.proximal >= 0 or np.isinf(self.proximal):
             raise ValueError(f"`proximal` must be at least 0 and finite, got {self.proximal}.")
+        if not self.tol > 0 or self.max_iter < 1:
+            raise ValueError(f"`tol` must be positive and `max_iter` at least 1, got {self.tol} and {self.max_iter}.")
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"A classifier needs examples of at least 2 classes, got only class {self.classes_[0]!r}.")
+            raise ValueError(f"A classifier needs examples of at least 2 classes, got 1 class: {self.classes_[0]}.")
         weights = example_weights(sample_weight, X)
         if self.class_weight is not None:
             by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
@@ -127,9 +129,7 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     def _settings(self, infinite: bool) -> Settings:
         return Settings(OpenWaysCrossEntropy(), self.tol, self.max_iter, bool(self.proximal > 0), infinite)
 
-    def _follow(
-        self, horizon: float, coordinates: Coordinates, start: StartingHead, problem: PaddedProblem
-    ) -> Self:
+    def _follow(self, horizon: float, coordinates: Coordinates, start: StartingHead, problem: PaddedProblem) -> None:
         """Follow the flow to `horizon` and learn the head there."""
         if not horizon >= 0:
             raise ValueError(f"`horizon` must be at least 0, got {horizon}.")
@@ -143,7 +143,6 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             weights, intercept = weights[1:] - weights[:1], intercept[1:] - intercept[:1]
         dtype = problem.examples.dtype
         self.coef_, self.intercept_, self.horizon_ = weights.astype(dtype), intercept.astype(dtype), float(horizon)
-        return self
 
 
 class GradientFlowClassifier(AbstractFlowClassifier):
@@ -152,30 +151,30 @@ class GradientFlowClassifier(AbstractFlowClassifier):
     $$ \frac{\mathrm{d}W}{\mathrm{d}t} = -\nabla L(W(t)), \qquad W(0) = W_0, \qquad
        L(W) = \frac{1}{\sum_m w_m} \sum_m w_m \, \ell(W\phi_m, y_m) + \frac{\lambda}{2} \lVert W - W_0 \rVert^2 $$
 
-    with the softmax cross-entropy $\ell$ (Deleu et al., 2022, equation 8; equation 14 for $\lambda$). How early it stops is
-    its regularisation: at $T = 0$ it knows nothing but $W_0$; for small $T$ every class is judged by its mean; as $T$
-    grows it approaches multinomial logistic regression, with a penalty for $\lambda > 0$, and the widest margin for
-    $\lambda = 0$ where the classes can be separated (Soudry et al., 2018).
+    with the softmax cross-entropy $\ell$ (Deleu et al., 2022, equation 8; equation 14 for $\lambda$). How early it
+    stops is its regularisation: at $T = 0$ it knows nothing but $W_0$; for small $T$ every class is judged by its mean;
+    as $T$ grows it approaches multinomial logistic regression, with a penalty for $\lambda > 0$, and the widest margin
+    for $\lambda = 0$ where the classes can be separated (Soudry et al., 2018).
 
     **Arguments:**
     - `horizon`: $T \ge 0$; `inf` asks for the limit, which needs `proximal` > 0 or classes that cannot be separated.
       `None`: the horizon that the run in `initial` has learned, or else `DEFAULT_HORIZON` (100) over the mean squared
       norm of an example.
     - `proximal`: $\lambda \ge 0$, pulls the weights, the intercept among them, to where they began.
-    - `initial`: $W_0$: `"zeros"`; an array, shaped as `coef_` or `(way, feature)`; or the head that was meta-learned by a
-      run of COMLN, given as the run or its path, for examples that are embeddings by that run's network.
+    - `initial`: $W_0$: `"zeros"`; an array, shaped as `coef_` or `(way, feature)`; or the head that was meta-learned by
+      a run of COMLN, given as the run or its path, for examples that are embeddings by that run's network.
     - `fit_intercept`: whether to learn an intercept; it is the weight of a feature that is always one, and starts at
       zero.
-    - `standardize`: divide all features by one number, after centring if there is an intercept, so that the mean squared
-      norm of an example is one. Then the same $T$ and $\lambda$ suit features in any unit. Each feature is *not* divided
-      by its own deviation: of few examples that is mostly noise, and accuracy on handwritten digits falls by 1 to 7
-      points. Features in different units should be scaled beforehand.
+    - `standardize`: divide all features by one number, after centring if there is an intercept, so that the mean
+      squared norm of an example is one. Then the same $T$ and $\lambda$ suit features in any unit. Each feature is
+      *not* divided by its own deviation: of few examples that is mostly noise, and accuracy on handwritten digits falls
+      by 1 to 7 points. Features in different units should be scaled beforehand.
     - `class_weight`: weights of the classes, as a dictionary, `"balanced"` or `None`.
     - `tol`: bounds on the relative and absolute error of a step, in units of logits.
     - `max_iter`: limit on steps.
 
-    **Attributes:** `classes_`; `coef_` and `intercept_`, the head in the features as passed, of shapes `(way, feature)` and
-    `(way,)`, for two classes `(1, feature)` and `(1,)`; `horizon_`, $T$; `n_iter_`, steps; `n_features_in_`.
+    **Attributes:** `classes_`; `coef_` and `intercept_`, the head in the features as passed, of shapes `(way, feature)`
+    and `(way,)`, for two classes `(1, feature)` and `(1,)`; `horizon_`, $T$; `n_iter_`, steps; `n_features_in_`.
 
     Of `X` in double precision the flow is followed in double precision, else in single, whatever JAX is set to. What is
     compiled is used again for problems of about the same shape.
@@ -196,9 +195,9 @@ class GradientFlowClassifier(AbstractFlowClassifier):
 
     def __init__(
         self,
-        horizon: float | None = None,
+        horizon: float | int | None = None,
         *,
-        proximal: float = 0.0,
+        proximal: float | int = 0.0,
         initial: Any = "zeros",
         fit_intercept: bool = True,
         standardize: bool = True,
@@ -215,7 +214,7 @@ class GradientFlowClassifier(AbstractFlowClassifier):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GradientFlowClassifier":
         support = self._check(X, y, sample_weight)
         coordinates, start, problem = self._begin(support)
         horizon = self.horizon
@@ -224,4 +223,5 @@ class GradientFlowClassifier(AbstractFlowClassifier):
             horizon = start.horizon * coordinates.scale**2
         if horizon is None:
             horizon = DEFAULT_HORIZON / coordinates.mean_square
-        return self._follow(horizon, coordinates, start, problem)
+        self._follow(horizon, coordinates, start, problem)
+        return self

@@ -4,7 +4,7 @@ __all__ = ["GradientFlowClassifierCV"]
 
 import warnings
 from numbers import Integral
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import check_cv
@@ -28,23 +28,23 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
     r"""A `GradientFlowClassifier` whose horizon $T$ is chosen by cross-validation.
 
     All horizons lie on one path. So each fold follows one flow and is judged wherever it passes a horizon of the grid,
-    where a penalty would have to be fitted anew for each of its values; and where the score falls, the rest of the path is
-    not followed. The flow of all examples is then followed to the horizon with the best mean score; between equal accuracies
-    the likelihood decides.
+    where a penalty would have to be fitted anew for each of its values; and where the score falls, the rest of the path
+    is not followed. The flow of all examples is then followed to the horizon with the best mean score; between equal
+    accuracies the likelihood decides.
 
     **Arguments:**
     - `cv`: number of folds, 5 by default, or what `sklearn.model_selection.check_cv` takes: a splitter, or pairs of
       training and held-out indices. A class with fewer members than folds is held out in so many folds only. The only
-      member of a class is never held out, and a warning says so; where no class has two members, the horizon is 100 over
-      the mean squared norm of an example (`DEFAULT_HORIZON`), with a warning.
+      member of a class is never held out, and a warning says so; where no class has two members, the horizon is 100
+      over the mean squared norm of an example (`DEFAULT_HORIZON`), with a warning.
     - `horizons`: the grid, in rising order; by default $10^0, 10^{1/3}, \dots, 10^5$ over the mean squared norm of an
       example.
     - `scoring`: `"neg_log_loss"`, the mean log-likelihood, or `"accuracy"`, which few examples tell less exactly.
     - `one_standard_error`: choose the smallest horizon whose mean score is within one standard error of the best one's
       (Breiman et al., 1984), rather than the best.
     - `proximal`, `initial`, `fit_intercept`, `standardize`, `class_weight`, `tol`, `max_iter`: as in
-      `GradientFlowClassifier`. Each fold centres and scales by the examples that it trains on. The paths of the folds are
-      followed with an error of 0.01 logits a step.
+      `GradientFlowClassifier`. Each fold centres and scales by the examples that it trains on. The paths of the folds
+      are followed with an error of 0.01 logits a step.
 
     **Attributes:** those of `GradientFlowClassifier`, and `horizons_`, the horizons that were reached, shape
     `(horizon,)`; `scores_path_`, the scores there, shape `(fold, horizon)`. Both are empty where nothing was held out.
@@ -69,7 +69,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         horizons: Any = None,
         scoring: str = "neg_log_loss",
         one_standard_error: bool = False,
-        proximal: float = 0.0,
+        proximal: float | int = 0.0,
         initial: Any = "zeros",
         fit_intercept: bool = True,
         standardize: bool = True,
@@ -89,7 +89,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         self.tol = tol
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GradientFlowClassifierCV":
         if self.scoring not in ("accuracy", "neg_log_loss"):
             raise ValueError(f'`scoring` must be "accuracy" or "neg_log_loss", got {self.scoring!r}.')
         support = self._check(X, y, sample_weight)
@@ -103,7 +103,8 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
             scores = self._scores(support, problem, *held_out, horizons)
             self.horizons_ = horizons[: len(scores.accuracy)]
             horizon = self._choose(scores)
-        return self._follow(horizon, coordinates, start, problem)
+        self._follow(horizon, coordinates, start, problem)
+        return self
 
     def _grid(self, coordinates: Coordinates) -> np.ndarray:
         if self.horizons is None:
@@ -134,8 +135,8 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         if np.all(fold == NEVER):
             warnings.warn(
                 "No class has two examples, so that no horizon can be chosen by cross-validation: it is "
-                f"{DEFAULT_HORIZON:g} over the mean squared norm of an example. Use GradientFlowClassifier(horizon=...) "
-                "to set it.",
+                f"{DEFAULT_HORIZON:g} over the mean squared norm of an example. Use "
+                "GradientFlowClassifier(horizon=...) to set it.",
                 UserWarning,
                 stacklevel=4,
             )

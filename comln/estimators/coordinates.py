@@ -72,7 +72,10 @@ class Coordinates:
     def leave(
         self, weights: np.ndarray, intercept: np.ndarray, start: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a head of coordinates as one of features; `start`: where its flow began, in features (`None`: zero)."""
+        """Return a head of coordinates as one of features.
+
+        - `start`: where its flow began, in features; `None` for zeros.
+        """
         if self.axes is None:
             weights = weights / self.scale
         else:

@@ -40,12 +40,12 @@ def padded_problem(
     """
     count, size = examples.shape
     ways = labels.shape[1]
-    columns = bucket(size + intercept)
-    rows = max(bucket(count), columns)
+    columns = bucket(size + intercept, least=8)
+    rows = max(bucket(count, least=16), columns)
     table = np.zeros((rows, columns), dtype)
     table[:count, intercept : size + intercept] = examples
     table[:count, :intercept] = 1.0
-    heads = np.zeros((bucket(ways), columns), dtype)
+    heads = np.zeros((bucket(ways, least=4), columns), dtype)
     if start is not None:
         heads[:ways, intercept : size + intercept], heads[:ways, :intercept] = start[0], start[1][:, None]
     marked = np.zeros((rows, len(heads)), dtype)

@@ -1,8 +1,8 @@
 r"""How well the classifiers along the path of one flow for each fold predict the examples held out of it.
 
-The flows of all folds are followed side by side, once, and looked at when they pass the horizons of a grid. A path that is
-kept (`comln.gradient_flow_path`) can be asked anything afterwards; this one keeps nothing, and ends as soon as nothing
-better is to come.
+The flows of all folds are followed side by side, once, and looked at when they pass the horizons of a grid. A path that
+is kept (`comln.gradient_flow_path`) can be asked anything afterwards; this one keeps nothing, and ends as soon as
+nothing better is to come.
 """
 
 __all__ = ["PATIENCE", "PathScores", "scores_along_path"]

@@ -2,7 +2,7 @@
 
 __all__ = ["GradientFlowRegressor"]
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -23,8 +23,8 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
        L(W) = \frac{1}{2\sum_m w_m} \sum_m w_m \lVert W\phi_m - y_m \rVert^2
               + \frac{\lambda}{2} \lVert W - W_0 \rVert^2 . $$
 
-    The flow is linear and solved exactly: along a principal axis of the examples with variance $\mu$ the weights have come
-    the share $1 - e^{-(\mu + \lambda)T}$ of their way. Early stopping is thus a smooth form of principal-component
+    The flow is linear and solved exactly: along a principal axis of the examples with variance $\mu$ the weights have
+    come the share $1 - e^{-(\mu + \lambda)T}$ of their way. Early stopping is thus a smooth form of principal-component
     regression, close to ridge regression with penalty $1/T$ (Ali et al., 2019). For $T = \infty$ it is ridge regression
     with $\alpha = \lambda \sum w$, and without $\lambda$ least squares.
 
@@ -32,10 +32,10 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     - `horizon`: $T \ge 0$, may be `inf`. `None`: 100 over the mean squared norm of an example.
     - `proximal`: $\lambda \ge 0$, pulls the weights to where they began.
     - `initial`: $W_0$: `"zeros"` or an array, shaped as `coef_`.
-    - `fit_intercept`: whether to learn an intercept. It is at its best at every time, as the mean of the targets less what
-      the weights make of the mean of the features, and is not pulled anywhere.
-    - `standardize`: divide all features by one number, after centring if there is an intercept, so that the mean squared
-      norm of an example is one. Then the same $T$ and $\lambda$ suit features in any unit.
+    - `fit_intercept`: whether to learn an intercept. It is at its best at every time, as the mean of the targets less
+      what the weights make of the mean of the features, and is not pulled anywhere.
+    - `standardize`: divide all features by one number, after centring if there is an intercept, so that the mean
+      squared norm of an example is one. Then the same $T$ and $\lambda$ suit features in any unit.
 
     **Attributes:** `coef_` and `intercept_`, in the features as passed, of shapes `(feature,)` and `()`, or
     `(target, feature)` and `(target,)` where `y` has two axes; `horizon_`, $T$; `n_features_in_`.
@@ -55,9 +55,9 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        horizon: float | None = None,
+        horizon: float | int | None = None,
         *,
-        proximal: float = 0.0,
+        proximal: float | int = 0.0,
         initial: Any = "zeros",
         fit_intercept: bool = True,
         standardize: bool = True,
@@ -68,7 +68,7 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.standardize = standardize
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GradientFlowRegressor":
         """Fit to examples `X` of shape `(example, feature)` with targets `y`, `(example,)` or `(example, target)`.
 
         - `sample_weight`: weights of the examples, at least zero; twice the weight is the same as twice the example.

@@ -1,15 +1,16 @@
 r"""A gradient flow followed forwards only, by stabilised explicit steps, with visits on the way.
 
-The second-order Runge-Kutta-Chebyshev method (Sommeijer, Shampine and Verwer, 1998): one step of $s$ stages is stable for
-$h\rho \le 0.65\,(s^2 - 1)$, where $\rho$ is the fastest rate of decay. So a flow that is held back by its stability, as all
-are whose classes overlap or whose examples outnumber their features, costs evaluations in proportion to $\sqrt{T}$, not
-to $T$, and no linear system is solved. With $T_j$ the Chebyshev polynomials, $w_0 = 1 + \epsilon/s^2$,
-$w_1 = T_s'(w_0)/T_s''(w_0)$ and $b_j = T_j''(w_0)/T_j'(w_0)^2$ the stages are
+The second-order Runge-Kutta-Chebyshev method (Sommeijer, Shampine and Verwer, 1998): one step of $s$ stages is stable
+for $h\rho \le 0.65\,(s^2 - 1)$, where $\rho$ is the fastest rate of decay. So a flow that is held back by its
+stability, as all are whose classes overlap or whose examples outnumber their features, costs evaluations in proportion
+to $\sqrt{T}$, not to $T$, and no linear system is solved. With $T_j$ the Chebyshev polynomials,
+$w_0 = 1 + \epsilon/s^2$, $w_1 = T_s'(w_0)/T_s''(w_0)$ and $b_j = T_j''(w_0)/T_j'(w_0)^2$ the stages are
 
 $$ Y_j = (1 - \mu_j - \nu_j)\,y + \mu_j Y_{j-1} + \nu_j Y_{j-2} + \tilde\mu_j h f(Y_{j-1}) + \tilde\gamma_j h f(y). $$
 
 Between the ends of a step the state is the cubic through both that has their rates. $\rho$ is estimated by the power
-method, one product with the Hessian a step. Nothing is kept, and there is no backward sweep; `comln.flow.adaptive` has one.
+method, one product with the Hessian a step. Nothing is kept, and there is no backward sweep; `comln.flow.adaptive` has
+one.
 """
 
 __all__ = ["Ending", "follow_visiting"]
@@ -126,9 +127,10 @@ def follow_visiting(
 
     **Example:** $\dot y = -y$ from 1, visited at $\log 2$.
 
+    >>> one, stops = jnp.ones(1), jnp.log(jnp.array([2.0]))
     >>> ending = follow_visiting(
-    ...     lambda y: -y, lambda y, v: v, jnp.ones(1), jnp.log(jnp.array([2.0])), lambda _, k, y: (y, True), jnp.ones(1),
-    ...     tol=1e-6, most_steps=1000)
+    ...     lambda y: -y, lambda y, v: v, one, stops, lambda carry, stop, y: (y, True), one, tol=1e-6, most_steps=1000
+    ... )
     >>> ending.carry.round(4).tolist(), int(ending.visited)
     ([0.5], 1)
     """
