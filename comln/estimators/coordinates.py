@@ -62,7 +62,9 @@ class Coordinates:
         kept[-1] = True
         lengths, vectors = np.sqrt(np.maximum(squares[kept], np.finfo(np.float64).tiny)), vectors[:, kept]
         axes = (vectors / lengths).T @ weighted
-        return cls(vectors * lengths / root, centre, scale, axes, mean_square)
+        # An axis has no sign of its own; this one depends on nothing but where the axis points.
+        signs = np.sign(axes[np.arange(len(axes)), np.argmax(np.abs(axes), axis=1)])
+        return cls(vectors * (signs * lengths) / root, centre, scale, signs[:, None] * axes, mean_square)
 
     def enter(self, weights: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a head of features, shapes `(way, feature)` and `(way,)`, as one of coordinates."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comln.estimators.padded_problem import PaddedProblem, in_precision_of
+from comln.estimators.padded_problem import PaddedProblem, Traced, in_precision_of
 from comln.estimators.stacked_flow import Stack, Standardisation
 from comln.flow.chebyshev import follow_visiting
 from comln.flow.gradient_flow import gradient_flow
@@ -80,23 +80,22 @@ def _program(settings: Settings) -> Callable[..., Any]:
     @jax.jit
     @at_highest_precision
     def follow(problem: PaddedProblem, horizon_and_proximal: Array) -> tuple[Array, Array]:
-        problem = jax.tree.map(jnp.asarray, problem)
-        weights, failure, steps = (_by_steps if by_steps else _at_once)(settings, problem, *horizon_and_proximal)
-        finite = jnp.all(jnp.isfinite(jnp.stack([jnp.sum(jnp.square(x)) for x in problem])))
+        traced = problem.traced()
+        weights, failure, steps = (_by_steps if by_steps else _at_once)(settings, traced, *horizon_and_proximal)
+        finite = jnp.all(jnp.isfinite(jnp.stack([jnp.sum(jnp.square(x)) for x in traced])))
         return weights, jnp.stack([jnp.where(finite, failure, _UNUSABLE), steps])
 
     return follow
 
 
-def _by_steps(
-    settings: Settings, problem: PaddedProblem, horizon: Array, proximal: Array
-) -> tuple[Array, Array, Array]:
+def _by_steps(settings: Settings, problem: Traced, horizon: Array, proximal: Array) -> tuple[Array, Array, Array]:
     as_it_is = Standardisation(centred=False, scaled=False, intercept=False)
     stack = Stack.of(problem, problem.weights[:, None], proximal, as_it_is, settings.loss)
     ending = follow_visiting(
         stack.rate,
         stack.multiply_hessian,
         stack.zero(),
+        stack.direction(),
         jnp.minimum(horizon, settling_time(proximal))[None],
         lambda _, stop, state: (state, True),
         stack.zero(),
@@ -108,7 +107,7 @@ def _by_steps(
     return weights, jnp.where(reached, 0, _EXHAUSTED).astype(jnp.int32), ending.steps
 
 
-def _at_once(settings: Settings, problem: PaddedProblem, horizon: Array, proximal: Array) -> tuple[Array, Array, Array]:
+def _at_once(settings: Settings, problem: Traced, horizon: Array, proximal: Array) -> tuple[Array, Array, Array]:
     weights, info = gradient_flow(
         problem.start,
         problem.examples,

@@ -1,14 +1,25 @@
 """The arrays of a problem, padded so that problems of nearly one size share compiled code."""
 
-__all__ = ["PaddedProblem", "in_precision_of", "padded_problem"]
+__all__ = ["PaddedProblem", "Traced", "in_precision_of", "padded_problem"]
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from comln.estimators.buckets import bucket, padded
+from comln.typing import Array, Float
+
+
+class Traced(NamedTuple):
+    """A `PaddedProblem` inside compiled code."""
+
+    start: Float[Array, "way feature"]
+    examples: Float[Array, "example feature"]
+    labels: Float[Array, "example way"]
+    weights: Float[Array, " example"]
 
 
 class PaddedProblem(NamedTuple):
@@ -22,6 +33,10 @@ class PaddedProblem(NamedTuple):
     examples: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+
+    def traced(self) -> Traced:
+        """Return the same arrays as those of JAX."""
+        return Traced(*map(jnp.asarray, self))
 
 
 def padded_problem(

@@ -79,8 +79,7 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
     def walk(
         problem: PaddedProblem, training: Array, held_out: Array, horizons: Array, proximal: Array
     ) -> tuple[Array, Array, Array]:
-        problem = jax.tree.map(jnp.asarray, problem)
-        stack = Stack.of(problem, training, proximal, standardisation, settings.loss)
+        stack = Stack.of(problem.traced(), training, proximal, standardisation, settings.loss)
         share = held_out / jnp.sum(held_out, axis=0, keepdims=True)
         classes = jnp.argmax(stack.labels, axis=2)
 
@@ -108,6 +107,7 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
             stack.rate,
             stack.multiply_hessian,
             stack.zero(),
+            stack.direction(),
             jnp.minimum(horizons, settling_time(proximal)),
             look,
             _Scores(empty, empty, lowest, jnp.zeros((), jnp.int32)),

@@ -93,7 +93,7 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not horizon >= 0:
             raise ValueError(f"`horizon` must be at least 0, got {horizon}.")
         settings = Settings(SquaredError(), 1e-5, 1, bool(self.proximal > 0), bool(np.isinf(horizon)))
-        followed, _ = follow_padded(problem, horizon, self.proximal, settings)
+        followed, _ = follow_padded(problem, float(horizon), float(self.proximal), settings)
         followed = followed[: targets.shape[1], : coordinates.examples.shape[1]].astype(np.float64)
         coef, intercept = coordinates.leave(followed, middle, start)
         coef, intercept = coef.astype(X.dtype), intercept.astype(X.dtype)
@@ -113,7 +113,7 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         start = np.atleast_2d(np.asarray(self.initial, np.float64))
         if start.shape != (targets, features):
             raise ValueError(
-                f"`initial` must have a row for each of {targets} targets and a column for each of {features} features, "
-                f"got shape {np.shape(self.initial)}."
+                f"`initial` must have a row for each of {targets} targets, a column for each of {features} features, "
+                f"got shape {start.shape}."
             )
         return start

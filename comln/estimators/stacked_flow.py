@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from comln.estimators.padded_problem import PaddedProblem
+from comln.estimators.padded_problem import Traced
 from comln.losses import AbstractLoss
 from comln.typing import Array, Float, Scalar
 
@@ -56,7 +56,7 @@ class Stack(NamedTuple):
     @classmethod
     def of(
         cls,
-        problem: PaddedProblem,
+        problem: Traced,
         weights: Float[Array, "example fold"],
         proximal: Scalar,
         standardisation: Standardisation,
@@ -91,6 +91,13 @@ class Stack(NamedTuple):
     def zero(self) -> Float[Array, "feature fold way"]:
         """Return the state at time zero."""
         return jnp.zeros((*self.centre.shape, self.labels.shape[2]), self.examples.dtype)
+
+    def direction(self) -> Float[Array, "feature fold way"]:
+        """Return a direction for the power method to begin at, which padding does not change."""
+        zero = self.zero()
+        feature, way = (jnp.arange(zero.shape[axis], dtype=zero.dtype) for axis in (0, 2))
+        pattern = jnp.sin(1 + feature)[:, None, None] * jnp.cos(1 + 2 * way)[None, None, :] + zero
+        return self._replace(proximal=jnp.zeros_like(self.proximal)).multiply_hessian(zero, pattern)
 
     def moves(self, state: Float[Array, "feature fold way"]) -> Float[Array, "example fold way"]:
         """Return by how much the logits of all examples have moved at `state`."""

@@ -108,8 +108,9 @@ def follow_visiting(
     rate: Callable[[Array], Array],
     multiply_hessian: Callable[[Array, Array], Array],
     state: Float[Array, "..."],
+    direction: Float[Array, "..."],
     stops: Float[Array, " stop"],
-    visit: Callable[[Any, Int[Array, ""], Array], tuple[Any, Bool[Array, ""]]],
+    visit: Callable[[Any, Int[Array, ""], Array], tuple[Any, Bool[Array, ""] | bool]],
     carry: Any,
     tol: float,
     most_steps: int,
@@ -120,6 +121,7 @@ def follow_visiting(
     - `rate`: $f$, of a symmetric negative semi-definite derivative.
     - `multiply_hessian`: `multiply_hessian(y, v)` returns $-f'(y)v$.
     - `state`: $y(0)$.
+    - `direction`: where the power method begins; any that is not orthogonal to the fastest mode will do.
     - `stops`: times in order, at least zero, finite.
     - `visit`: `visit(carry, number_of_stop, state)` returns the new `carry` and whether to go on.
     - `tol`: bound on the estimated error of a step, relative to one plus the state, in the maximum norm.
@@ -129,7 +131,7 @@ def follow_visiting(
 
     >>> one, stops = jnp.ones(1), jnp.log(jnp.array([2.0]))
     >>> ending = follow_visiting(
-    ...     lambda y: -y, lambda y, v: v, one, stops, lambda carry, stop, y: (y, True), one, tol=1e-6, most_steps=1000
+    ...     lambda y: -y, lambda y, v: v, one, one, stops, lambda _, stop, y: (y, True), one, tol=1e-6, most_steps=1000
     ... )
     >>> ending.carry.round(4).tolist(), int(ending.visited)
     ([0.5], 1)
@@ -196,8 +198,6 @@ def follow_visiting(
         moving = place.time + 4 * jnp.finfo(dtype).eps * place.time < place.time + place.step
         return place.going & (place.stop < count) & (place.attempts < most_steps) & moving
 
-    # Any direction that is not orthogonal to the fastest mode will do.
-    direction = jnp.sin(1.0 + jnp.arange(state.size, dtype=dtype)).reshape(state.shape)
     direction, radius = jax.lax.fori_loop(
         0, POWER_STEPS, lambda _, guess: power(state, guess[0]), (direction, jnp.zeros((), dtype))
     )
