@@ -6,16 +6,16 @@ import numpy as np
 
 
 def bucket(size: int, least: int) -> int:
-    """Return the smallest of 4, 6, 8, 12, 16, 24, 32, ... that is at least `size` and at least `least`.
+    """Return the smallest of 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... that is at least `size` and at least `least`.
 
-    >>> [bucket(size, least=4) for size in (1, 5, 25, 641)]
-    [4, 6, 32, 768]
+    >>> [bucket(size, least=4) for size in (1, 9, 25, 641)]
+    [4, 10, 28, 768]
     """
     size = max(size, least)
-    power = 4
-    while power < size:
-        power *= 2
-    return 3 * power // 4 if power > 4 and 3 * power // 4 >= size else power
+    quarter = 1
+    while 8 * quarter < size:
+        quarter *= 2
+    return max(4, -(-size // quarter)) * quarter
 
 
 def padded(array: np.ndarray, shape: tuple[int, ...], fill: float = 0.0) -> np.ndarray:

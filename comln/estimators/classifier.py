@@ -172,7 +172,8 @@ class GradientFlowClassifier(AbstractFlowClassifier):
       *not* divided by its own deviation: of few examples that is mostly noise, and accuracy on handwritten digits falls
       by 1 to 7 points. Features in different units should be scaled beforehand.
     - `class_weight`: weights of the classes, as a dictionary, `"balanced"` or `None`.
-    - `tol`: bounds on the relative and absolute error of a step, in units of logits.
+    - `tol`: bound on the error of a step, relative to one plus the logits. The logits then err by about 1 %, or less;
+      the error falls with the power 2/3 of `tol`, the steps grow with the power 1/3.
     - `max_iter`: limit on steps.
 
     **Attributes:** `classes_`; `coef_` and `intercept_`, the head in the features as passed, of shapes `(way, feature)`
@@ -188,8 +189,8 @@ class GradientFlowClassifier(AbstractFlowClassifier):
 
     **Example:** two points at $\pm 1$. By symmetry $W = (-w, w)$ with $w + (e^{2w} - 1)/2 = T$; this $T$ makes $w = 1$.
 
-    >>> classifier = GradientFlowClassifier(horizon=1 + (np.exp(2.0) - 1) / 2, fit_intercept=False)
-    >>> classifier.fit([[-1.0], [1.0]], ["left", "right"]).coef_.round(2).tolist()
+    >>> classifier = GradientFlowClassifier(horizon=1 + (np.exp(2.0) - 1) / 2, fit_intercept=False, tol=1e-6)
+    >>> classifier.fit([[-1.0], [1.0]], ["left", "right"]).coef_.round(3).tolist()
     [[2.0]]
     >>> classifier.predict([[0.3], [-2.0]]).tolist()
     ['right', 'left']
@@ -204,7 +205,7 @@ class GradientFlowClassifier(AbstractFlowClassifier):
         fit_intercept: bool = True,
         standardize: bool = True,
         class_weight: Any = None,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 10_000,
     ) -> None:
         self.horizon = horizon

@@ -74,7 +74,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         fit_intercept: bool = True,
         standardize: bool = True,
         class_weight: Any = None,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         max_iter: int = 10_000,
     ) -> None:
         self.cv = cv
@@ -117,16 +117,17 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         return horizons
 
     def _held_out(self, support: Support, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return which examples each fold trains on and which it holds out, shape `(example, fold)`, if any."""
+        """Return which examples each fold trains on and which it holds out, shape `(fold, example)`, if any."""
         if self.cv is None or isinstance(self.cv, Integral):
             return self._dealt(support, 5 if self.cv is None else int(self.cv))
         training, held_out = [], []
-        for train, test in check_cv(self.cv, y, classifier=True).split(X, y):
+        splitter: Any = check_cv(self.cv, y, classifier=True)
+        for train, test in splitter.split(X, y):
             for masks, members in ((training, train), (held_out, test)):
                 mask = np.zeros(len(support.kept), bool)
                 mask[members] = True
                 masks.append(mask[support.kept])
-        return np.stack(training, axis=1), np.stack(held_out, axis=1)
+        return np.stack(training), np.stack(held_out)
 
     def _dealt(self, support: Support, folds: int) -> tuple[np.ndarray, np.ndarray] | None:
         if folds < 2:
@@ -148,19 +149,20 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
                 UserWarning,
                 stacklevel=4,
             )
-        held_out = fold[:, None] == np.arange(np.max(fold) + 1)
+        held_out = fold == np.arange(np.max(fold) + 1)[:, None]
         return ~held_out, held_out
 
     def _scores(
         self, support: Support, problem: PaddedProblem, training: np.ndarray, held_out: np.ndarray, horizons: np.ndarray
     ) -> PathScores:
-        weights = np.zeros((2, len(problem.examples), training.shape[1]))
-        weights[:, : len(support.weights)] = np.stack([training, held_out]) * support.weights[:, None]
-        if np.any(np.sum(weights, axis=1) == 0):
+        weights = np.zeros((2, len(training), len(problem.examples)))
+        weights[:, :, : len(support.weights)] = np.stack([training, held_out]) * support.weights
+        if np.any(np.sum(weights, axis=2) == 0):
             raise ValueError("Every fold of `cv` must train on and hold out examples of positive weight.")
         scores = scores_along_path(
             problem,
-            *weights,
+            weights[0],
+            weights[1],
             horizons,
             float(self.proximal),
             Standardisation(

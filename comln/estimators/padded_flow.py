@@ -90,7 +90,7 @@ def _program(settings: Settings) -> Callable[..., Any]:
 
 def _by_steps(settings: Settings, problem: Traced, horizon: Array, proximal: Array) -> tuple[Array, Array, Array]:
     as_it_is = Standardisation(centred=False, scaled=False, intercept=False)
-    stack = Stack.of(problem, problem.weights[:, None], proximal, as_it_is, settings.loss)
+    stack = Stack.of(problem, problem.weights[None], proximal, as_it_is)
     ending = follow_visiting(
         stack.rate,
         stack.multiply_hessian,
@@ -102,7 +102,7 @@ def _by_steps(settings: Settings, problem: Traced, horizon: Array, proximal: Arr
         settings.tol,
         settings.max_iter,
     )
-    weights = problem.start + stack.head(ending.carry)[0]
+    weights = problem.start + stack.head(ending.carry)[:, 0]
     reached = (ending.visited == 1) & jnp.all(jnp.isfinite(weights))
     return weights, jnp.where(reached, 0, _EXHAUSTED).astype(jnp.int32), ending.steps
 

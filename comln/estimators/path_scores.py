@@ -54,15 +54,15 @@ def scores_along_path(
 
     **Arguments:**
     - `problem`: all examples, in coordinates common to all folds; its weights are not used.
-    - `training`, `held_out`: weights of the examples in each fold, shape `(example, fold)`, at least zero.
+    - `training`, `held_out`: weights of the examples in each fold, shape `(fold, example)`, at least zero.
     - `horizons`: $0 \le T_1 < T_2 < \dots$, finite.
     - `standardisation`: what each fold does to its examples.
     - `by_accuracy`: whether it is the accuracy whose fall ends the path, rather than the likelihood.
     """
-    dtype = problem.examples.dtype
+    dtype = np.dtype(np.float32)
     with in_precision_of(dtype):
         accuracy, likelihood, visited = _program(settings, standardisation, by_accuracy)(
-            problem,
+            PaddedProblem(*(array.astype(dtype, copy=False) for array in problem)),
             training.astype(dtype),
             held_out.astype(dtype),
             horizons.astype(dtype),
@@ -79,16 +79,16 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
     def walk(
         problem: PaddedProblem, training: Array, held_out: Array, horizons: Array, proximal: Array
     ) -> tuple[Array, Array, Array]:
-        stack = Stack.of(problem.traced(), training, proximal, standardisation, settings.loss)
-        share = held_out / jnp.sum(held_out, axis=0, keepdims=True)
-        classes = jnp.argmax(stack.labels, axis=2)
+        stack = Stack.of(problem.traced(), training, proximal, standardisation)
+        share = held_out / jnp.sum(held_out, axis=1, keepdims=True)
+        classes = jnp.argmax(stack.labels, axis=0)
 
         def look(scores: _Scores, stop: Array, state: Array) -> tuple[_Scores, Bool[Array, ""]]:
-            logits = stack.start + stack.moves(state)
-            guesses = jnp.argmax(jnp.where(stack.labels >= 0, logits, -jnp.inf), axis=2)
-            accuracy = jnp.sum(jnp.where(guesses == classes, share, 0.0), axis=0)
-            rows = settings.loss.value(logits.reshape(-1, logits.shape[2]), stack.labels.reshape(-1, logits.shape[2]))
-            likelihood = -jnp.sum(share * rows.reshape(share.shape), axis=0)
+            logits = stack.logits(state)
+            accuracy = jnp.sum(jnp.where(jnp.argmax(logits, axis=0) == classes, share, 0.0), axis=1)
+            highest = jnp.max(logits, axis=0)
+            normaliser = highest + jnp.log(jnp.sum(jnp.exp(logits - highest[None]), axis=0))
+            likelihood = jnp.sum(share * (jnp.sum(stack.labels * logits, axis=0) - normaliser), axis=1)
             mean = jnp.mean(accuracy if by_accuracy else likelihood)
             # A mean of equal scores may differ by rounding.
             worse = mean < scores.best - 10 * jnp.finfo(mean.dtype).eps * jnp.abs(scores.best)
@@ -102,7 +102,7 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
             return scores, falls < PATIENCE
 
         lowest = jnp.asarray(jnp.finfo(share.dtype).min, share.dtype)
-        empty = jnp.zeros((len(horizons), training.shape[1]), share.dtype)
+        empty = jnp.zeros((len(horizons), len(training)), share.dtype)
         ending = follow_visiting(
             stack.rate,
             stack.multiply_hessian,

@@ -21,6 +21,10 @@ from comln.selection import Selection
 NAMES = np.array(["ant", "bee", "cat", "dog", "eel"])
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def data(ways=3, examples=40, features=6, seed=0):
     """Return overlapping classes of unequal sizes."""
     rng = np.random.default_rng(seed)
@@ -36,8 +40,7 @@ def scaled(X):
 # What is fitted
 
 
-@pytest.mark.parametrize("ways", [2, 4])
-@pytest.mark.parametrize("features", [6, 60])
+@pytest.mark.parametrize(("ways", "features"), [(2, 60), slow(4, 6), slow(2, 6), slow(4, 60)])
 def test_the_limit_is_logistic_regression(ways, features):
     X, y, rng = data(ways=ways, features=features)
     weights = rng.uniform(0.5, 2.0, len(X))
@@ -59,8 +62,9 @@ def test_the_intercept_is_the_weight_of_a_feature_that_is_one():
     np.testing.assert_allclose(model.predict_proba(X), reference.fit(with_one, y).predict_proba(with_one), atol=1e-6)
 
 
-@pytest.mark.parametrize(("examples", "features"), [(40, 6), (10, 60)])
-@pytest.mark.parametrize("proximal", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("examples", "features", "proximal"), [(10, 60, 0.0), slow(10, 60, 0.02), slow(40, 6, 0.0), slow(40, 6, 0.02)]
+)
 def test_the_head_is_where_the_flow_is_at_the_horizon(examples, features, proximal):
     X, y, _ = data(examples=examples, features=features)
     model = GradientFlowClassifier(30, proximal=proximal, tol=1e-9, max_iter=100_000).fit(X, y)
@@ -76,12 +80,12 @@ def test_the_head_is_where_the_flow_is_at_the_horizon(examples, features, proxim
 @pytest.mark.float32
 def test_default_settings_err_little():
     X, y, _ = data(examples=20, features=30)
-    loose, tight = (GradientFlowClassifier(tol=tol).fit(X, y) for tol in (1e-4, 1e-7))
+    loose, tight = (GradientFlowClassifier(tol=tol).fit(X, y) for tol in (1e-3, 1e-7))
     assert loose.coef_.dtype == np.float64
-    np.testing.assert_allclose(loose.decision_function(X), tight.decision_function(X), atol=1e-2)
+    np.testing.assert_allclose(loose.decision_function(X), tight.decision_function(X), atol=3e-2)
     single = GradientFlowClassifier().fit(X.astype(np.float32), y)
     assert single.coef_.dtype == single.predict_proba(X.astype(np.float32)).dtype == np.float32
-    np.testing.assert_allclose(single.decision_function(X), tight.decision_function(X), atol=2e-2)
+    np.testing.assert_allclose(single.decision_function(X), tight.decision_function(X), atol=3e-2)
 
 
 @pytest.mark.parametrize("features", [4, 40])
@@ -115,7 +119,9 @@ def test_units_of_the_features_do_not_matter():
 # Padding
 
 
-@pytest.mark.parametrize("loss_settings", [{}, {"proximal": True}, {"proximal": True, "infinite": True}])
+@pytest.mark.parametrize(
+    "loss_settings", [{}, slow({"proximal": True}), slow({"proximal": True, "infinite": True})], ids=str
+)
 def test_padding_changes_nothing_beyond_rounding(loss_settings):
     X, y, rng = data(ways=3, examples=16, features=8)
     labels, start = (y[:, None] == np.unique(y)).astype(float), rng.normal(size=(3, 8))
@@ -154,10 +160,8 @@ def test_more_features_than_examples_do_not_enlarge_the_problem():
     X, y, _ = data(examples=10, features=5000)
     model = GradientFlowClassifier().fit(X, y)
     assert model.coef_.shape == (3, 5000)
-    assert padded_problem(np.zeros((10, 9)), np.zeros((10, 3)), np.ones(10), None, True, CLOSED, X.dtype)[1].shape == (
-        16,
-        12,
-    )
+    problem = padded_problem(np.zeros((10, 9)), np.zeros((10, 3)), np.ones(10), None, True, CLOSED, X.dtype)
+    assert problem.examples.shape == (16, 10)
 
 
 # Where it begins
@@ -190,8 +194,7 @@ def test_a_run_of_other_ways_starts_from_zero_and_says_so():
     np.testing.assert_array_equal(model.coef_, GradientFlowClassifier(10).fit(X, y).coef_)
 
 
-@pytest.mark.parametrize("ways", [2, 3])
-@pytest.mark.parametrize("features", [6, 60])
+@pytest.mark.parametrize(("ways", "features"), [(2, 60), (3, 6)])
 def test_at_time_zero_the_head_is_the_one_it_began_with(ways, features):
     X, y, rng = data(ways=ways, features=features)
     start = rng.normal(size=(1 if ways == 2 else ways, features))

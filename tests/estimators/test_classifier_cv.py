@@ -31,6 +31,7 @@ def scores_by_kept_paths(X, y, folds, horizons):
     return (np.stack(scores) for scores in zip(*results, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [5, 50])
 def test_scores_are_those_of_the_kept_path_of_each_fold(features):
     X, y, _ = data(examples=40, features=features)

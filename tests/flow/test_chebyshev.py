@@ -50,6 +50,7 @@ def follow(problem, stops, tol, most_steps=10_000):
     )()
 
 
+@pytest.mark.slow
 def test_a_stiff_flow_is_where_other_methods_find_it_at_every_stop():
     """More examples than features, smoothed labels: explicit steps would be thousands."""
     problem = random_problem(support=40, size=4, norm=30.0, smoothing=0.1)
