@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from tests.training import STEPS, learner, train
 def template():
     model = learner()
     return start_training(model, Adam().build(model, STEPS))
+
+
+def with_initial_weights(weights):
+    return eqx.tree_at(lambda state: state.learner.initial_weights, template(), weights)
 
 
 def arrays(tree):
@@ -81,6 +86,16 @@ def damage(folder, how):
                 for place in range(len(content) // 16, len(content), 1 + len(content) // 16):
                     content[place] ^= 1  # in several places: what lies in one may be padding
                 path.write_bytes(content)
+        case "its record is another":
+            record = folder / "record" / "metadata"
+            assert b'"step": 2' in record.read_bytes()
+            record.write_bytes(record.read_bytes().replace(b'"step": 2', b'"step": 3'))
+        case "the form of an array is another":
+            other = Checkpoints(folder.parent.parent / "other")
+            other.save(2, with_initial_weights(jnp.zeros((7, 4))), {})
+            other.finish()
+            shutil.rmtree(folder / "state")
+            shutil.copytree(other.folder / "2" / "state", folder / "state")
         case "all files are empty":
             for path in files:
                 path.write_bytes(b"")
@@ -92,11 +107,20 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "bits are flipped", "all files are empty", "a part is gone", "all is gone but the folder"]
+    "how",
+    [
+        "truncated",
+        "bits are flipped",
+        "its record is another",
+        "the form of an array is another",
+        "all files are empty",
+        "a part is gone",
+        "all is gone but the folder",
+    ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(tmp_path, caplog, how):
-    checkpoints = saved(tmp_path, 1, 2)
-    damage(tmp_path / "2", how)
+    checkpoints = saved(tmp_path / "checkpoints", 1, 2)
+    damage(tmp_path / "checkpoints" / "2", how)
     with caplog.at_level(logging.WARNING, "comln"):
         newest = checkpoints.restore_newest(template())
     assert newest is not None and newest[1] == {"step": 1} and "step 2 is damaged" in caplog.text
@@ -108,7 +132,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning
 
 def test_arrays_of_another_form_are_named_in_one_line(tmp_path, capfd):
     checkpoints = saved(tmp_path, 1)
-    other = eqx.tree_at(lambda state: state.learner.initial_weights, template(), jnp.zeros((7, 4)))
+    other = with_initial_weights(jnp.zeros((7, 4)))
     with pytest.raises(
         CheckpointError, match=r"step 1 .* learner.initial_weights is float.*\[3, .*\[7, 4\] in this run"
     ):
@@ -132,17 +156,37 @@ def test_a_folder_that_cannot_be_written_gives_one_line_and_leaves_nothing(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_program_that_reads_a_checkpoint_sees_no_remarks_of_libraries(tmp_path):
+    saved(tmp_path, 1)
+    script = """
+import pathlib, sys
+import numpy as np
+from comln.checkpoint import Checkpoints
+from tests.test_checkpoint import template
+assert Checkpoints(pathlib.Path(sys.argv[1])).restore_newest(template()) is not None
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "JAX_ENABLE_X64": "1"}
+    )
+    assert done.stderr == "" and done.stdout == ""
+
+
 FULL_DISK = """
-import pathlib, resource, signal, sys
+import pathlib, resource, signal, sys, time
 import numpy as np
 from comln.checkpoint import CheckpointError, Checkpoints
 checkpoints, state = Checkpoints(pathlib.Path(sys.argv[1])), {"x": np.random.default_rng(0).random(100_000)}
-checkpoints.save(1, state, {})
-checkpoints.finish()
+for step in (4, 10, 12):
+    checkpoints.save(step, state, {}, best=4)
+if sys.argv[2] == "resumed":
+    checkpoints.finish()
+while checkpoints.steps() != [4, 10, 12]:
+    time.sleep(0.05)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    checkpoints.save(2, state, {})
+    checkpoints.save(14, state, {}, best=14)
     checkpoints.finish()
 except CheckpointError as error:
     print(error)
@@ -150,10 +194,11 @@ print(checkpoints.steps(), checkpoints.restore_newest(state)[0]["x"].shape)
 """
 
 
-def test_a_disk_that_is_full_gives_one_line_and_keeps_the_last_good_state(tmp_path):
+@pytest.mark.parametrize("how", ["in one go", "resumed"])
+def test_a_disk_that_is_full_gives_one_line_and_keeps_the_last_good_state_and_the_best_so_far(tmp_path, how):
     """The limit on the size of files makes writing fail as a full disk does."""
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), how]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     message, rest = done.stdout.strip().splitlines()
-    assert "step 2 could not be written" in message and "File too large" in message and "Free space" in message
-    assert rest == "[1] (100000,)"
+    assert "step 14 could not be written" in message and "File too large" in message and "Free space" in message
+    assert rest == "[4, 10, 12] (100000,)"
