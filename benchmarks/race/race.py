@@ -1,0 +1,408 @@
+"""comln against what people use today, on the same tasks, weights and shapes: meta-steps, and heads on embeddings.
+
+Every entrant is a process of its own, with the interpreter of its own virtual environment, and all take turns, so that
+a ratio is not that of two moments. A meta-step is the meta-gradient of a batch of tasks; that all compute the same is
+checked by their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
+supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
+
+Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
+                                                         made where they are missing; about half an hour on two cores
+         python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
+Writes:  benchmarks/results/race.json
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from comln.backbones import Conv4
+from comln.data.sampling import EpisodeShape, Sampler
+from comln.evaluate import mean_and_ci95
+from comln.recipes.backbones import Conv4Config
+from comln.recipes.experiment import GlyphsData
+from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit_norm
+from comln.reproduce.measure import environment
+
+HERE = Path(__file__).parent
+PEERS = {
+    "torch": ["torch", "numpy"],
+    "higher": ["torch", "numpy", "higher"],
+    "scikit-learn": ["scikit-learn"],
+    "learn2learn": ["learn2learn"],
+    "torchmeta": ["torchmeta"],
+}
+"""What is installed into each environment. The last two are only tried: their makers let them rest."""
+
+WAYS, SHOTS, QUERIES = 5, 5, 15
+THREADS = os.cpu_count()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Images of a batch of tasks."""
+
+    name: str
+    tasks: int
+    size: int
+    channels: int
+    filters: int
+
+
+SHAPES = (
+    Shape("glyphs, 28 x 28, 32 filters, 4 tasks", 4, 28, 1, 32),
+    Shape("noise of 84 x 84 x 3, 32 filters, 2 tasks", 2, 84, 3, 32),
+)
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One process of a race.
+
+    - `peer`: whose environment; empty for this one.
+    - `script`: beside this file.
+    - `work`: what it is told.
+    """
+
+    name: str
+    peer: str
+    script: str
+    work: dict = field(default_factory=dict)
+
+
+def torch_meta_step(name, method, step, steps, *, together=True, compiled=False):
+    """Return an entrant that computes a meta-gradient in PyTorch."""
+    work = {"method": method, "step": step, "steps": steps, "tasks together": together, "compiled": compiled}
+    return Entrant(name, "torch", "torch_entrant.py", work)
+
+
+def our_meta_step(name, method, step, steps):
+    """Return the same of this package."""
+    return Entrant(name, "", "comln_entrant.py", {"method": method, "step": step, "steps": steps})
+
+
+MAML = (0.05, 5)
+ANIL = (0.1, 5)
+LONG = (0.1, 1000)
+"""Length and number of inner steps; the last is as far as COMLN goes here, T = 100."""
+
+META_STEPS = {
+    "MAML, 5 steps": [
+        our_meta_step("comln", "maml", *MAML),
+        torch_meta_step("PyTorch, vmap", "maml", *MAML),
+        torch_meta_step("PyTorch, vmap, compiled", "maml", *MAML, compiled=True),
+        torch_meta_step("PyTorch, task by task", "maml", *MAML, together=False),
+        Entrant("PyTorch, higher", "higher", "higher_entrant.py", {"step": MAML[0], "steps": MAML[1]}),
+    ],
+    "ANIL, 5 steps": [
+        our_meta_step("comln", "anil", *ANIL),
+        torch_meta_step("PyTorch, vmap", "anil", *ANIL),
+        torch_meta_step("PyTorch, vmap, compiled", "anil", *ANIL, compiled=True),
+    ],
+    "a gradient flow to T = 100": [
+        our_meta_step("COMLN", "comln", *LONG),
+        our_meta_step("comln's ANIL, 1000 steps", "anil", *LONG),
+        torch_meta_step("PyTorch's ANIL, 1000 steps", "anil", *LONG),
+    ],
+}
+"""By race: the entrants, ours first."""
+
+HEADS = {
+    "GradientFlowClassifierCV": ("", ()),
+    "GradientFlowClassifier": ("", ()),
+    "GradientFlowClassifier, T chosen": ("", tuple(float(f"{x:.3g}") for x in np.logspace(0, 4, 9))),
+    "gradient flow, T chosen": ("", tuple(float(f"{x:.3g}") for x in np.logspace(0, 4, 9))),
+    "ridge, chosen": ("", (0.001, 0.01, 0.1, 1.0, 10.0)),
+    "support vector machine, bound chosen": ("", (0.01, 0.1, 1.0, 10.0)),
+    "LogisticRegression": ("scikit-learn", ()),
+    "LogisticRegression, C chosen": ("scikit-learn", (0.1, 1.0, 10.0, 100.0, 1000.0)),
+    "LogisticRegressionCV": ("scikit-learn", ()),
+    "RidgeClassifierCV": ("scikit-learn", ()),
+    "SVC, linear, C chosen": ("scikit-learn", (0.01, 0.1, 1.0, 10.0, 100.0)),
+}
+"""By name: the peer, and what is tried on validation tasks."""
+
+LEFT_OUT = {("LogisticRegressionCV", 1): "cannot be fitted to one example a class"}
+REFERENCE = "LogisticRegression, C chosen"
+
+
+def interpreter(peers, name):
+    """Return the interpreter of a peer's environment, made where it is missing, or the reason why there is none."""
+    folder = peers / name
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        print(f"installing {', '.join(PEERS[name])} ...", flush=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-input", *PEERS[name]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        (folder / "reason.txt").write_text("" if done.returncode == 0 else reason_of(done.stderr))
+    note = folder / "reason.txt"
+    return python, note.read_text() if note.exists() else ""
+
+
+def reason_of(text):
+    """Return the line that says most of why an installation failed, without addresses."""
+    lines = [line.strip() for line in text.splitlines() if "error" in line.lower()]
+    telling = [line for line in lines if re.search(r"\w+(Error|Exception)\b|requires|No matching", line)]
+    line = (telling or lines or ["no reason was given"])[-1]
+    return re.sub(r"https?://\S+|/\S+", "...", line)[:200]
+
+
+@contextmanager
+def started(python, entrant, work):
+    """Start an entrant; give what it says of its first turn, and a call that takes another one and tells its seconds."""
+    script = HERE / entrant.script
+    where = os.environ if entrant.peer else {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    with subprocess.Popen(
+        [str(python), str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=where,
+    ) as process:
+        to_process, from_process, errors = process.stdin, process.stdout, process.stderr
+        assert to_process is not None and from_process is not None and errors is not None
+
+        def ask(line):
+            to_process.write(line + "\n")
+            to_process.flush()
+            answer = from_process.readline()
+            if not answer:
+                lines = errors.read().strip().splitlines() or ["it ended without a word"]
+                raise Failed(re.sub(r"/\S+", "...", lines[-1])[:200])
+            return json.loads(answer)
+
+        try:
+            about = ask(json.dumps(work))
+            yield about, lambda: ask("")["seconds"]
+        finally:
+            process.kill()
+
+
+class Failed(RuntimeError):
+    """An entrant could not take part."""
+
+
+def take_turns(peers, entrants, works, rounds):
+    """Return, by name, what each entrant said of its first turn and the times of its others, or why it has none."""
+    found = {}
+    with ExitStack() as stack:
+        calls = {}
+        for entrant, work in zip(entrants, works, strict=True):
+            python, reason = interpreter(peers, entrant.peer) if entrant.peer else (sys.executable, "")
+            print(f"  {entrant.name} ...", flush=True)
+            try:
+                if reason:
+                    raise Failed(reason)
+                about, call = stack.enter_context(started(python, entrant, work))
+            except Failed as error:
+                found[entrant.name] = {"reason": str(error)}
+                continue
+            found[entrant.name], calls[entrant.name] = {**about, "times": []}, call
+        for _ in range(rounds):
+            for name, call in calls.items():
+                found[name]["times"].append(call())
+    return found
+
+
+def times_of(spent, over=1):
+    """Return median and quartiles in milliseconds, of a turn shared by `over` tasks."""
+    lower, middle, upper = (float(f"{1e3 * np.percentile(spent, p) / over:.4g}") for p in (25, 50, 75))
+    return {"median_ms": middle, "quartiles_ms": [lower, upper], "turns": len(spent)}
+
+
+def images_of(shape):
+    """Return support and query images of a batch of tasks, with their classes."""
+    if shape.channels == 1:
+        sampler = Sampler(GlyphsData().load()["train"], EpisodeShape(WAYS, SHOTS, QUERIES))
+        drawn = [sampler.draw(0, task) for task in range(shape.tasks)]
+        support, query = (
+            np.stack([sampler.split.examples[getattr(task, part)] for task in drawn]) for part in ("support", "query")
+        )
+        support, query = (x.astype(np.float32) / 255 for x in (support, query))
+    else:
+        rng = np.random.default_rng(0)
+        patterns = rng.random((shape.tasks, WAYS, 1, shape.size, shape.size, shape.channels))
+        noise = rng.normal(size=(shape.tasks, WAYS, SHOTS + QUERIES, shape.size, shape.size, shape.channels))
+        both = (patterns + 0.5 * noise).astype(np.float32)
+        support, query = both[:, :, :SHOTS], both[:, :, SHOTS:]
+
+    def flat(images):
+        return images.reshape(shape.tasks, -1, shape.size, shape.size, shape.channels)
+
+    def labels(count):
+        return np.tile(np.repeat(np.arange(WAYS), count), (shape.tasks, 1))
+
+    return {
+        "support": flat(support),
+        "labels": labels(SHOTS),
+        "query": flat(query),
+        "of_query": labels(QUERIES),
+    }
+
+
+def weights_of(shape):
+    """Return where all start from."""
+    network = Conv4.init(shape.size, shape.channels, shape.filters, jax.random.key(0))
+    features = network.embedding_size
+    rng = np.random.default_rng(1)
+    weights = {"weights": rng.normal(size=(WAYS, features)) / np.sqrt(features), "bias": np.zeros(WAYS)}
+    for i, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
+        weights |= {f"kernel{i}": convolution.kernel, f"scale{i}": norm.scale, f"shift{i}": norm.shift}
+    return {name: np.asarray(value, np.float32) for name, value in weights.items()}
+
+
+def gradient_gap(path, reference):
+    """Return the largest distance of two gradients, part by part, over the size of the part."""
+    with np.load(path) as ours, np.load(reference) as theirs:
+        return max(
+            float(np.linalg.norm(ours[name] - theirs[name]) / np.linalg.norm(theirs[name])) for name in theirs.files
+        )
+
+
+def race_meta_steps(peers, rounds):
+    """Yield a row for each entrant of each race, at each shape."""
+    for shape in SHAPES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            np.savez(folder / "tasks.npz", **images_of(shape), **weights_of(shape))
+            for race, entrants in META_STEPS.items():
+                print(f"{shape.name}: {race}", flush=True)
+                works = [
+                    {
+                        **entrant.work,
+                        "file": str(folder / "tasks.npz"),
+                        "gradient": str(folder / f"{number}.npz"),
+                        "filters": shape.filters,
+                        "threads": THREADS,
+                    }
+                    for number, entrant in enumerate(entrants)
+                ]
+                found = take_turns(peers, entrants, works, rounds)
+                yield from meta_step_rows(shape, race, entrants, works, found)
+
+
+def meta_step_rows(shape, race, entrants, works, found):
+    """Yield what came of one race."""
+    ours = found[entrants[0].name]
+    for entrant, work in zip(entrants, works, strict=True):
+        answer = found[entrant.name]
+        row = {"shape": shape.name, "race": race, "entrant": entrant.name}
+        if "reason" in answer:
+            yield {**row, "reason": answer["reason"]}
+            continue
+        ratios = np.array(answer["times"]) / np.array(ours["times"])
+        yield {
+            **row,
+            **times_of(answer["times"]),
+            "times ours": float(f"{np.median(ratios):.3g}"),
+            "times ours, quartiles": [float(f"{np.percentile(ratios, p):.3g}") for p in (25, 75)],
+            "first_s": round(answer["first_s"], 1),
+            "peak_bytes": answer["peak_bytes"],
+            "loss": answer["loss"],
+            "accuracy": float(np.mean(answer["accuracies"])),
+            "gradient's distance from ours": gradient_gap(work["gradient"], works[0]["gradient"]),
+            "versions": answer["versions"],
+        }
+
+
+def embedded_tasks(splits, shots, count):
+    """Return tasks of frozen embeddings as arrays, those of the test and the validation classes."""
+    arrays = {}
+    for split, number in (("test", count), ("validation", min(count, 100))):
+        embeddings = splits[{"validation": "val"}.get(split, split)]
+        sampler = Sampler(embeddings, EpisodeShape(WAYS, shots, QUERIES))
+        drawn = [sampler.draw(0, task) for task in range(number)]
+        for side, of_side, each in (("support", "labels", shots), ("query", "of_query", QUERIES)):
+            positions = np.stack([getattr(task, side) for task in drawn]).reshape(number, -1)
+            arrays[f"{split}_{side}"] = embeddings.examples[positions].astype(np.float32)
+            arrays[f"{split}_{of_side}"] = np.tile(np.repeat(np.arange(WAYS), each), (number, 1))
+    return arrays
+
+
+def race_heads(peers, splits, count, rounds):
+    """Yield a row for each head and number of shots."""
+    for shots in (1, 5):
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "tasks.npz"
+            np.savez(path, **embedded_tasks(splits, shots, count))
+            entrants = [
+                Entrant(head, peer, "sklearn_entrant.py" if peer else "comln_heads_entrant.py")
+                for head, (peer, _) in HEADS.items()
+                if (head, shots) not in LEFT_OUT
+            ]
+            works = [
+                {"name": e.name, "shots": shots, "choices": list(HEADS[e.name][1]), "file": str(path)}
+                for e in entrants
+            ]
+            print(f"heads, {shots}-shot", flush=True)
+            found = take_turns(peers, entrants, works, rounds)
+            yield from head_rows(shots, found)
+
+
+def head_rows(shots, found):
+    """Yield what came of the race of heads."""
+    reference = found[REFERENCE]
+    for name in HEADS:
+        row = {"head": name, "shots": shots}
+        answer = found.get(name, {"reason": LEFT_OUT.get((name, shots))})
+        if "reason" in answer:
+            yield {**row, "reason": answer["reason"]}
+            continue
+        accuracies = np.array(answer["accuracies"])
+        row |= {
+            "accuracy": mean_and_ci95(accuracies),
+            "tasks": len(accuracies),
+            "chosen": answer["chosen"],
+            **times_of(answer["times"], answer["tasks of a turn"]),
+            "versions": answer["versions"],
+        }
+        if "reason" not in reference and name != REFERENCE:
+            ratios = np.array(answer["times"]) / np.array(reference["times"])
+            row["minus the reference"] = mean_and_ci95(accuracies - np.array(reference["accuracies"]))
+            row["times the reference's"] = float(f"{np.median(ratios):.3g}")
+        yield row
+
+
+def main():
+    """Run both races, write the JSON."""
+    words = [word for word in sys.argv[1:] if word != "--short"]
+    if len(words) != 1:
+        sys.exit(__doc__)
+    short = "--short" in sys.argv[1:]
+    peers = Path(words[0]).absolute()
+    peers.mkdir(parents=True, exist_ok=True)
+    began, where = time.perf_counter(), environment()
+    meta_steps = list(race_meta_steps(peers, 3 if short else 20))
+    supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
+    raw, _ = kept_embeddings(
+        peers / "embeddings", supervision, GlyphsData().load(), lambda update, loss: None
+    )
+    heads = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20))
+    resting = {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")}
+    result = {
+        "meta-steps": meta_steps,
+        "heads": heads,
+        "reference": REFERENCE,
+        "peers not raced": resting,
+        "environment": where,
+    }
+    print(json.dumps(result, indent=1), f"\n{time.perf_counter() - began:.0f} s")
+    if not short:
+        path = HERE.parent / "results" / "race.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
