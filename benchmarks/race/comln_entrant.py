@@ -44,9 +44,7 @@ def begin(work):
     def examples(images, labels):
         return Examples(images, jnp.eye(ways)[labels], jnp.ones(labels.shape))
 
-    episodes = Episode(
-        examples(arrays["support"], arrays["labels"]), examples(arrays["query"], arrays["of_query"])
-    )
+    episodes = Episode(examples(arrays["support"], arrays["labels"]), examples(arrays["query"], arrays["of_query"]))
     learner = learner_of(work, arrays)
     statistics = learner.backbone.initial_statistics()
     key = jax.random.key(0)

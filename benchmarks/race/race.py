@@ -160,7 +160,7 @@ def reason_of(text):
 
 @contextmanager
 def started(python, entrant, work):
-    """Start an entrant; give what it says of its first turn, and a call that takes another one and tells its seconds."""
+    """Start an entrant; give what it says of its first turn, and a call that tells the seconds of another."""
     script = HERE / entrant.script
     where = os.environ if entrant.peer else {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
     with subprocess.Popen(
@@ -343,8 +343,7 @@ def race_heads(peers, splits, count, rounds):
                 if (head, shots) not in LEFT_OUT
             ]
             works = [
-                {"name": e.name, "shots": shots, "choices": list(HEADS[e.name][1]), "file": str(path)}
-                for e in entrants
+                {"name": e.name, "shots": shots, "choices": list(HEADS[e.name][1]), "file": str(path)} for e in entrants
             ]
             print(f"heads, {shots}-shot", flush=True)
             found = take_turns(peers, entrants, works, rounds)
@@ -386,9 +385,7 @@ def main():
     began, where = time.perf_counter(), environment()
     meta_steps = list(race_meta_steps(peers, 3 if short else 20))
     supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
-    raw, _ = kept_embeddings(
-        peers / "embeddings", supervision, GlyphsData().load(), lambda update, loss: None
-    )
+    raw, _ = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load(), lambda update, loss: None)
     heads = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20))
     resting = {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")}
     result = {

@@ -6,6 +6,7 @@ pooling; the embedding divided by the root of its size; scale and shift of the n
 """
 
 import contextlib
+import itertools
 import math
 
 import numpy as np
@@ -28,7 +29,8 @@ class Conv4(nn.Module):
         super().__init__()
         sizes = [channels, filters, filters, filters, filters]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Conv2d(before, after, 3, padding=1, bias=False)
+            for before, after in itertools.pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(filters, track_running_stats=False) for _ in range(4))
 
