@@ -37,6 +37,7 @@ def learner_of(work, arrays):
 
 def begin(work):
     """Return the meta-step of a description, and what to say of its result."""
+    jax.config.update("jax_enable_x64", work["double"])
     with np.load(work["file"]) as file:
         arrays = {name: jnp.asarray(file[name]) for name in file.files}
     ways = len(arrays["weights"])

@@ -46,6 +46,8 @@ PEERS = {
 
 WAYS, SHOTS, QUERIES = 5, 5, 15
 THREADS = os.cpu_count()
+SLOW_S, FEW = 10.0, 3
+"""What takes longer than that many seconds takes so few turns only."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,10 @@ def take_turns(peers, entrants, works, rounds):
                 found[entrant.name] = {"reason": str(error)}
                 continue
             found[entrant.name], calls[entrant.name] = {**about, "times": []}, call
-        for _ in range(rounds):
+        for turn in range(rounds):
             for name, call in calls.items():
-                found[name]["times"].append(call())
+                if turn < FEW or max(found[name]["times"]) < SLOW_S:
+                    found[name]["times"].append(call())
     return found
 
 
@@ -276,35 +279,53 @@ def race_meta_steps(peers, rounds):
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            np.savez(folder / "tasks.npz", **images_of(shape), **weights_of(shape))
+            arrays = {**images_of(shape), **weights_of(shape)}
             for race, entrants in META_STEPS.items():
                 print(f"{shape.name}: {race}", flush=True)
-                works = [
-                    {
-                        **entrant.work,
-                        "file": str(folder / "tasks.npz"),
-                        "gradient": str(folder / f"{number}.npz"),
-                        "filters": shape.filters,
-                        "threads": THREADS,
+                checked = [entrant for entrant in entrants if not entrant.work.get("compiled")]
+                doubles = works_of(folder, shape, checked, arrays, np.float64)
+                exact = take_turns(peers, checked, doubles, 0)
+                gaps = {
+                    entrant.name: {
+                        "loss minus ours, double precision": exact[entrant.name]["loss"]
+                        - exact[entrants[0].name]["loss"],
+                        "gradient's distance from ours, double precision": gradient_gap(
+                            work["gradient"], doubles[0]["gradient"]
+                        ),
                     }
-                    for number, entrant in enumerate(entrants)
-                ]
-                found = take_turns(peers, entrants, works, rounds)
-                yield from meta_step_rows(shape, race, entrants, works, found)
+                    for entrant, work in zip(checked[1:], doubles[1:], strict=True)
+                    if "reason" not in exact[entrant.name]
+                }
+                works = works_of(folder, shape, entrants, arrays, np.float32)
+                yield from meta_step_rows(race, shape, entrants, gaps, take_turns(peers, entrants, works, rounds))
 
 
-def meta_step_rows(shape, race, entrants, works, found):
-    """Yield what came of one race."""
+def works_of(folder, shape, entrants, arrays, dtype):
+    """Return what the entrants are told, with tasks and weights in a file of this precision."""
+    double = dtype == np.float64
+    file = folder / f"{np.dtype(dtype).name}.npz"
+    np.savez(
+        file, **{name: x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x for name, x in arrays.items()}
+    )
+    common = {"file": str(file), "filters": shape.filters, "threads": THREADS, "double": double}
+    return [
+        {**entrant.work, **common, "gradient": str(folder / f"{number}.npz")} for number, entrant in enumerate(entrants)
+    ]
+
+
+def meta_step_rows(race, shape, entrants, gaps, found):
+    """Yield what came of one race: times in single precision, and the distances from our result in double precision."""
     ours = found[entrants[0].name]
-    for entrant, work in zip(entrants, works, strict=True):
+    for entrant in entrants:
         answer = found[entrant.name]
         row = {"shape": shape.name, "race": race, "entrant": entrant.name}
         if "reason" in answer:
             yield {**row, "reason": answer["reason"]}
             continue
-        ratios = np.array(answer["times"]) / np.array(ours["times"])
+        ratios = np.array(answer["times"]) / np.array(ours["times"][: len(answer["times"])])
         yield {
             **row,
+            **gaps.get(entrant.name, {}),
             **times_of(answer["times"]),
             "times ours": float(f"{np.median(ratios):.3g}"),
             "times ours, quartiles": [float(f"{np.percentile(ratios, p):.3g}") for p in (25, 75)],
@@ -312,7 +333,6 @@ def meta_step_rows(shape, race, entrants, works, found):
             "peak_bytes": answer["peak_bytes"],
             "loss": answer["loss"],
             "accuracy": float(np.mean(answer["accuracies"])),
-            "gradient's distance from ours": gradient_gap(work["gradient"], works[0]["gradient"]),
             "versions": answer["versions"],
         }
 

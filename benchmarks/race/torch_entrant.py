@@ -29,8 +29,7 @@ class Conv4(nn.Module):
         super().__init__()
         sizes = [channels, filters, filters, filters, filters]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False)
-            for before, after in itertools.pairwise(sizes)
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in itertools.pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(filters, track_running_stats=False) for _ in range(4))
 
