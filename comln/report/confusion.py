@@ -28,6 +28,19 @@ class Confusion:
             self.predicted, self.possible, out=np.full(self.possible.shape, np.nan), where=self.possible > 0
         )
 
+    def hardest(self, count: int) -> "Confusion":
+        """Return the confusion among the classes that most mistakes were made with, either way, in their order.
+
+        >>> both = Confusion(("a", "b", "c"), np.array([[3, 1, 0], [0, 4, 0], [0, 0, 4]]), np.full((3, 3), 4))
+        >>> both.hardest(2).class_names
+        ('a', 'b')
+        """
+        mistakes = np.where(np.eye(len(self.class_names), dtype=bool), 0, self.predicted)
+        involved = np.sum(mistakes, axis=0) + np.sum(mistakes, axis=1)
+        chosen = np.sort(np.argsort(-involved, kind="stable")[:count])
+        square = np.ix_(chosen, chosen)
+        return Confusion(tuple(self.class_names[i] for i in chosen), self.predicted[square], self.possible[square])
+
     def worst(self, count: int) -> Iterator[tuple[str, str, int, int]]:
         """Yield the pairs most often confused: class, what it was taken for, how often, and out of how many.
 

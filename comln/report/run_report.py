@@ -17,7 +17,7 @@ from comln.report.calibration import calibration
 from comln.report.confusion import Confusion, confusion
 from comln.report.episode_page import EpisodePicture, episode_html
 
-CLASSES_DRAWN = 60
+CLASSES_DRAWN = 40
 """A confusion matrix of more classes than this could not be read."""
 PAIRS_SHOWN = 10
 
@@ -169,9 +169,16 @@ def _confusion(predictions: Predictions) -> str:
     from comln.report.figures import confusion_matrix
 
     found = confusion(predictions.class_names, predictions.classes_of, predictions.ways, predictions.predicted)
-    drawn = len(found.class_names) <= CLASSES_DRAWN
-    figure = f"<div class='figures scroll'>{confusion_matrix(found)}</div>" if drawn else ""
-    return figure + _pairs(found)
+    drawn = found.hardest(CLASSES_DRAWN)
+    note = (
+        f"<p>Of {len(found.class_names)} classes, the {len(drawn.class_names)} with most mistakes. "
+        if len(drawn.class_names) < len(found.class_names)
+        else "<p>"
+    )
+    return (
+        f"<div class='figures scroll'>{confusion_matrix(drawn)}</div>"
+        f"{note}Blank where two classes never met in a task.</p>{_pairs(found)}"
+    )
 
 
 def _pairs(found: Confusion) -> str:

@@ -130,7 +130,8 @@ def test_calibration_and_confusion_are_those_of_the_predictions():
     assert "<td>c</td><td>b</td><td>1 of 1 (100 %)</td>" in page
     assert "<i>a</i>" not in page and "Test task &lt;0&gt;" in page
     assert "Confusion of the test classes" in page
-    assert "Confusion of the test classes" not in render(report(predictions=predictions(100)))
+    assert "with most mistakes" not in page
+    assert "Of 100 classes, the 40 with most mistakes." in render(report(predictions=predictions(100)))
 
 
 def test_classes_that_never_met_are_left_blank():
