@@ -26,6 +26,7 @@ from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
 from comln.cli.stopping import Stopping
+from comln.data.residence import Residence
 from comln.data.sampling import Sampler
 from comln.data.source import Split, content_hash, split_of
 from comln.devices import check_divides, task_mesh
@@ -68,6 +69,9 @@ class TrainOptions:
     """go on from the newest checkpoint in --out"""
     devices: int = 1
     """devices of each process, over which the tasks of a step are spread"""
+    examples_on: Residence = Residence.AUTO
+    """where training examples are kept, as bytes: on each device, or on the host, which then gathers those of each step
+    (auto: on an accelerator of which they take at most a quarter of the memory)"""
     coordinator: str | None = None
     """HOST:PORT of the first process, where several train one run together"""
     processes: int = 1
@@ -318,6 +322,7 @@ def _train(
             on_step=(lambda report: None) if progress is None else progress.show,
             should_stop=lambda: stopping.requested,
             mesh=mesh,
+            examples_on=options.examples_on,
         )
 
 
