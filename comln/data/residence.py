@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from comln import hosts
 from comln.data.source import Split
 from comln.devices import replicate
 from comln.typing import Array
@@ -34,7 +35,7 @@ class Residence(enum.StrEnum):
 def place(splits: Sequence[Split], residence: Residence, mesh: Mesh | None) -> Callable[[Split], Array | None]:
     """Put the examples of some splits where they are to be, each of them once; return what finds them there.
 
-    They keep their type: bytes stay bytes.
+    They keep their type: bytes stay bytes. Of several processes, all do it or none.
 
     - `mesh`: the devices, if there are several.
     - returns: a function of a split to its examples on the device, or to `None` where they stay on the host.
@@ -52,11 +53,14 @@ def place(splits: Sequence[Split], residence: Residence, mesh: Mesh | None) -> C
     nbytes = sum(examples.nbytes for examples in distinct.values())
     devices = [jax.local_devices()[0]] if mesh is None else mesh.local_devices
     on_device = residence is Residence.DEVICE or (residence is Residence.AUTO and have_room(devices, nbytes))
+    # Processes with other programs than each other's would wait for each other for ever.
+    on_device = not hosts.any_of(not on_device)
     placed = {name: _put(examples, mesh) for name, examples in distinct.items()} if on_device else {}
     return lambda split: placed.get(id(split.examples))
 
 
 def have_room(devices: Sequence[Any], nbytes: int) -> bool:
+    """Whether accelerators have room for so many bytes of examples; a processor's memory is the host's, and has none."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
     return len(limits) == len(devices) and nbytes <= SHARE * min(limits)
 
