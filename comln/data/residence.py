@@ -60,7 +60,7 @@ def place(splits: Sequence[Split], residence: Residence, mesh: Mesh | None) -> C
 
 
 def have_room(devices: Sequence[Any], nbytes: int) -> bool:
-    """Whether accelerators have room for so many bytes of examples; a processor's memory is the host's, and has none."""
+    """Whether accelerators have room for so many bytes of examples; the memory of a processor is the host's."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices if device.platform != "cpu"]
     return len(limits) == len(devices) and nbytes <= SHARE * min(limits)
 
