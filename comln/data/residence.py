@@ -1,6 +1,6 @@
 """Where the examples that tasks are drawn from are kept: on the host, or on the device, as the bytes that they are."""
 
-__all__ = ["Residence", "place"]
+__all__ = ["Residence", "have_room", "place"]
 
 import enum
 from collections.abc import Callable, Sequence
