@@ -9,7 +9,7 @@ from comln.backbones import Normalisation
 from comln.cli.train import _options
 from comln.data.sampling import EpisodeShape
 from comln.flow.integrator import Dopri5, Euler, Rodas4, Tsit5
-from comln.learners import COMLN, ConjugateGradients
+from comln.learners import ANIL, COMLN, ConjugateGradients
 from comln.recipes import LEARNERS, find
 from comln.recipes.backbones import Conv4Config
 from comln.recipes.experiment import Experiment
@@ -82,9 +82,9 @@ def test_euler_steps_of_a_recipe_are_the_steps_of_anil():
     flow = COMLNConfig(1.0, integrator=FlowMethod.EULER, euler_step=0.25)
     comln = dataclasses.replace(find(NAME, "comln", "house"), learner=flow, **network).build(0)
     anil = dataclasses.replace(find(NAME, "anil", "house"), learner=ANILConfig(0.25, 4), **network).build(0)
+    assert isinstance(comln, COMLN) and isinstance(anil, ANIL) and comln.initial_weights is not None
+    np.testing.assert_array_equal(comln.initial_weights, anil.initial_weights)
     task = examples(ways=5, shots=1, size=comln.backbone.embedding_size)
-    for learner in (comln, anil):
-        np.testing.assert_array_equal(learner.initial_weights, comln.initial_weights)
     expected = anil.adapt(task)[0].weights
     np.testing.assert_allclose(comln.adapt(task)[0].weights, expected, rtol=1e-12, atol=1e-12)
     assert float(jnp.abs(expected - anil.initial_weights).max()) > 1e-3
