@@ -185,7 +185,12 @@ def networks():
                 for kind, row in rows.items()
             ]
             parts.append(markdown((f"{name}; {result['dtype']}", [["", "ms", "quartiles", against], *body])))
-    return "\n\n".join([*parts, f"Taken in turns. Commit {result['environment']['commit']}. {where(result)}"])
+    torch = result["PyTorch"]
+    parts.append(
+        f"Taken in turns; PyTorch {torch['version']} in channels-last format, with {torch['threads']} threads. Commit "
+        f"{result['environment']['commit']}. {where(result)}"
+    )
+    return "\n\n".join(parts)
 
 
 def interruptions():
