@@ -165,6 +165,52 @@ loss on its own query examples, of 25 from 0.1 to 1000: nobody can know it. `com
 it."""
 
 
+def networks():
+    """Return the times of Conv-4 beside PyTorch's, and of a meta-step beside a supervised step."""
+    path = ROOT / "benchmarks/results/convolution.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/convolution.py TORCH_PYTHON`."
+    result = json.loads(path.read_text())
+    parts = []
+    for name, rows in result.items():
+        if name.startswith(("Conv-4", "one step")):
+            against = next(column for row in rows.values() for column in row if column.startswith("over "))
+            body = [
+                [
+                    kind,
+                    f"{row['median_ms']:.0f}",
+                    "-".join(f"{x:.0f}" for x in row["quartiles_ms"]),
+                    f"{row[against]:.2f}",
+                ]
+                for kind, row in rows.items()
+            ]
+            parts.append(markdown((f"{name}; {result['dtype']}", [["", "ms", "quartiles", against], *body])))
+    torch = result["PyTorch"]
+    parts.append(
+        f"Taken in turns; PyTorch {torch['version']} in channels-last format, with {torch['threads']} threads. Commit "
+        f"{result['environment']['commit']}. {where(result)}"
+    )
+    return "\n\n".join(parts)
+
+
+def interruptions():
+    """Return how many interrupted runs came to the end of the run that was left alone."""
+    path = ROOT / "benchmarks/results/interruptions.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/interruptions.py`."
+    result = json.loads(path.read_text())
+    trials = result["trials"]
+    words = []
+    for signal in dict.fromkeys(trial["signal"] for trial in trials):
+        same = [trial["identical"] for trial in trials if trial["signal"] == signal]
+        words.append(f"{sum(same)} of {len(same)} after {signal}")
+    return (
+        f"Runs of {result['steps']} updates were interrupted at random moments and resumed: all arrays of the last "
+        f"checkpoint, and what validations had shown, were those of the run left alone, bit for bit, in "
+        f"{' and '.join(words)} (`python benchmarks/interruptions.py`, commit {result['commit'][:12]})."
+    )
+
+
 def scaling():
     """Return the tables of the cost model: counted, checked on this machine, predicted for others."""
     result = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
@@ -176,7 +222,7 @@ def scaling():
     parts.append(
         f"Measured in {result['dtype']}, commit {commits}. {where({'environment': result['environment']['rates']})}"
     )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "## Conv-4 beside PyTorch, and a meta-step beside a supervised step", networks()])
 
 
 def pages():
@@ -188,6 +234,7 @@ def pages():
         "README.md": readme,
         "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
         "docs/results.md": comparison(),
+        "docs/long-runs.md": interruptions(),
         "docs/scaling.md": scaling(),
     }
 

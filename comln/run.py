@@ -15,6 +15,7 @@ from typing import Any
 
 import cattrs
 import jax
+from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.strategies import configure_tagged_union
 
 from comln.checkpoint import Checkpoints
@@ -25,13 +26,23 @@ from comln.metrics import read_lines
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.backbones import BackboneConfig, Conv4Config
 from comln.recipes.experiment import DataConfig, Experiment, GlyphsData
-from comln.recipes.learners import LearnerConfig
+from comln.recipes.learners import COMLNConfig, LearnerConfig
 from comln.selection import Selection
 from comln.weights import read_metadata, read_weights, write_weights
 
 logger = logging.getLogger("comln")
 # Tuples become lists, as in JSON: what was written down equals what it was written from.
 converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
+# A run from before there was a choice of integrators has none written; nor has one that takes the usual one.
+converter.register_unstructure_hook(
+    COMLNConfig,
+    make_dict_unstructure_fn(
+        COMLNConfig,
+        converter,
+        integrator=override(omit_if_default=True),
+        euler_step=override(omit_if_default=True),
+    ),
+)
 configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
 configure_tagged_union(LearnerConfig, converter, tag_name="kind")
 # A run from before there were several networks has one without a name.
