@@ -47,11 +47,15 @@ class Coordinates:
         share = weights / np.sum(weights)
         centre = share @ features if centred else np.zeros(features.shape[1])
         moved = features - centre
-        mean_square = float(share @ np.einsum("md,md->m", moved, moved))
-        scale = mean_square**0.5 if scaled and mean_square > 0 else 1.0
+        root_mean_square = _root_mean_square(moved, share)
+        if root_mean_square <= 4 * len(moved) ** 0.5 * np.finfo(np.float64).eps * np.linalg.norm(centre):
+            # All examples are the same, and what is left is rounding, which no scale may make large.
+            moved, root_mean_square = np.zeros_like(moved), 0.0
+        scale = root_mean_square if scaled and root_mean_square > 0 else 1.0
         if scale != 1.0:
             moved = moved / scale
-        mean_square = mean_square / scale**2 if mean_square > 0 else 1.0
+        ratio = root_mean_square / scale
+        mean_square = ratio * ratio if root_mean_square > 0 else 1.0
         if len(moved) >= moved.shape[1]:
             return cls(moved, centre, scale, None, mean_square)
         root = np.sqrt(share)[:, None]
@@ -88,3 +92,16 @@ class Coordinates:
             if start is not None:
                 weights = weights + start
         return weights, intercept - weights @ self.centre
+
+
+def _root_mean_square(moved: np.ndarray, share: np.ndarray) -> float:
+    """Return the root mean squared norm of the rows, also where their squares overflow or vanish."""
+    with np.errstate(over="ignore", under="ignore"):
+        mean_square = float(share @ np.einsum("md,md->m", moved, moved))
+    if 1e-200 < mean_square < np.inf:
+        return mean_square**0.5
+    largest = float(np.max(np.abs(moved)))
+    if largest == 0.0 or not np.isfinite(largest):
+        return 0.0
+    relative = moved / largest
+    return largest * float(share @ np.einsum("md,md->m", relative, relative)) ** 0.5
