@@ -24,6 +24,9 @@ TIES = 10 * float(np.finfo(np.float32).eps)
 GRID = 10 ** np.linspace(0, 5, 16)
 """The horizons of the grid, for examples of mean squared norm one."""
 
+MOST_NAMED = 10
+"""Classes that a warning names."""
+
 PATH_TOL = 1e-2
 """Bound on the error of a step along the paths of the folds, which only have to tell horizons apart."""
 
@@ -151,8 +154,10 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
             return None
         if np.any(fold == NEVER):
             lonely = self.classes_[support.classes[fold == NEVER]].tolist()
+            more = f" and {len(lonely) - MOST_NAMED} more" if len(lonely) > MOST_NAMED else ""
             warnings.warn(
-                f"Classes with one example each take no part in the choice of the horizon: {lonely}.",
+                "Classes with one example each take no part in the choice of the horizon: "
+                f"{lonely[:MOST_NAMED]}{more}.",
                 UserWarning,
                 stacklevel=4,
             )

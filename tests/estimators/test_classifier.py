@@ -264,7 +264,7 @@ def test_a_run_with_a_proximal_term_is_followed_with_that_term():
 def test_a_start_that_is_sure_and_wrong_is_left():
     X, y, _ = data(examples=30)
     start = np.zeros((3, 6))
-    start[0] = 1e4
+    start[0] = 1e3
     model = GradientFlowClassifier(1e5, initial=start).fit(X, y)
     learned = GradientFlowClassifier(1e5).fit(X, y)
     assert model.n_iter_ < 3000 and model.score(X, y) >= learned.score(X, y) - 0.1

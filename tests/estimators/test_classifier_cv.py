@@ -102,6 +102,13 @@ def test_a_class_with_one_example_is_learned_but_not_judged():
     assert model.predict([[30.0] * 6]).tolist() == ["owl"] and len(model.horizons_) > 0
 
 
+def test_a_warning_does_not_name_hundreds_of_classes():
+    X, y, _ = data(ways=3, examples=30)
+    lonely = np.arange(100, 120).astype(str)
+    with pytest.warns(UserWarning, match=r"'109'\] and 10 more\.$"):
+        GradientFlowClassifierCV(horizons=[1.0]).fit(np.r_[X, X[:20]], np.r_[y, lonely])
+
+
 def test_with_one_example_a_class_the_horizon_is_the_documented_one():
     X, y, _ = data(ways=5, examples=5)
     with pytest.warns(UserWarning, match="No class has two examples"):
