@@ -48,7 +48,8 @@ class Coordinates:
         centre = share @ features if centred else np.zeros(features.shape[1])
         moved = features - centre
         root_mean_square = _root_mean_square(moved, share)
-        if root_mean_square <= 4 * len(moved) ** 0.5 * np.finfo(np.float64).eps * np.linalg.norm(centre):
+        rounding = 4 * len(moved) ** 0.5 * np.finfo(np.float64).eps
+        if root_mean_square <= _root_mean_square(rounding * centre[None], np.ones(1)):
             # All examples are the same, and what is left is rounding, which no scale may make large.
             moved, root_mean_square = np.zeros_like(moved), 0.0
         scale = root_mean_square if scaled and root_mean_square > 0 else 1.0

@@ -245,9 +245,8 @@ def test_a_run_is_followed_as_the_run_itself_would():
 def test_what_a_run_does_and_the_estimator_does_not_is_said(settings, message):
     X, y, _ = data(ways=5, examples=25, features=8)
     learner = COMLN.init(Identity(8), 5, jax.random.key(0), **settings)
-    with pytest.warns(UserWarning, match=message) as caught:
+    with pytest.warns(UserWarning, match=message):
         GradientFlowClassifier(initial=run_of(learner)).fit(X, y)
-    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_run_with_a_proximal_term_is_followed_with_that_term():
@@ -262,12 +261,15 @@ def test_a_run_with_a_proximal_term_is_followed_with_that_term():
 
 
 def test_a_start_that_is_sure_and_wrong_is_left():
+    """No probability is anything but zero or one at first, so that nothing says how fast the flow can be."""
     X, y, _ = data(examples=30)
+    X = np.abs(X) + 1
     start = np.zeros((3, 6))
-    start[0] = 1e3
+    start[0] = 200
     model = GradientFlowClassifier(1e5, initial=start).fit(X, y)
     learned = GradientFlowClassifier(1e5).fit(X, y)
-    assert model.n_iter_ < 3000 and model.score(X, y) >= learned.score(X, y) - 0.1
+    assert model.n_iter_ < 1000
+    np.testing.assert_allclose(model.score(X, y), learned.score(X, y), atol=0.1)
 
 
 def test_arrays_of_jax_are_taken_as_others():

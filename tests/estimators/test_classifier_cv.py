@@ -1,5 +1,6 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,7 @@ def test_with_one_example_a_class_the_horizon_is_that_of_the_run_it_begins_with(
 
 
 @pytest.mark.float32
-@pytest.mark.parametrize("features", [5, 50])
+@pytest.mark.parametrize("features", [5, 100])
 def test_twice_the_weight_is_twice_the_example_within_a_fold(features):
     X, y, rng = data(examples=40, features=features)
     count, group = rng.integers(0, 4, 40), rng.integers(0, 3, 40)
@@ -157,11 +158,12 @@ def test_between_equal_accuracies_the_likelihood_decides():
 
 def test_a_path_that_runs_out_of_steps_says_so():
     X, y, _ = data(examples=40)
-    with pytest.warns(ConvergenceWarning, match=r"ended at horizon 1 of up to 1e\+12, for want of steps") as caught:
+    with pytest.warns(ConvergenceWarning, match=r"ended at horizon 1 of up to 1e\+12, for want of steps"):
         model = GradientFlowClassifierCV(horizons=[0.1, 1.0, 1e12], max_iter=30).fit(X, y)
-    assert caught[0].filename == __file__ and model.horizons_.tolist() == [0.1, 1.0]
+    assert model.horizons_.tolist() == [0.1, 1.0]
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_one_another():
     problems = [data(ways=2 + i % 3, examples=20 + i, features=4 + i % 5, seed=i)[:2] for i in range(8)]
     problems = [(X.astype(np.float32 if i % 2 else np.float64), y) for i, (X, y) in enumerate(problems)]
@@ -181,7 +183,7 @@ def test_a_fitted_estimator_survives_pickling_and_its_clone_is_unfitted():
     X, y, _ = data()
     model = GradientFlowClassifierCV().fit(X, y)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
-    again = clone(model)
+    again: Any = clone(model)
     assert not hasattr(again, "coef_")
     np.testing.assert_array_equal(again.fit(X, y).coef_, model.coef_)
 
