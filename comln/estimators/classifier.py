@@ -108,8 +108,11 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             return Support(X, classes, weights, kept)
         return Support(X[kept], classes[kept], weights[kept], kept)
 
-    def _begin(self, support: Support) -> tuple[Coordinates, StartingHead, PaddedProblem]:
-        """Return the coordinates to follow the flow in, where it begins, and the problem."""
+    def _begin(self, support: Support, infinite: bool) -> tuple[Coordinates, StartingHead, PaddedProblem]:
+        """Return the coordinates to follow the flow in, where it begins, and the problem.
+
+        - `infinite`: whether its limit is asked for, which is found by other means than by steps.
+        """
         ways = len(self.classes_)
         start = starting_head(self.initial, ways, support.features.shape[1], bool(self.proximal > 0))
         coordinates = Coordinates.of(
@@ -117,6 +120,7 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             support.weights,
             centred=self.standardize and self.fit_intercept,
             scaled=self.standardize,
+            always_turned=infinite,
         )
         problem = padded_problem(
             coordinates.examples,
@@ -126,6 +130,7 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             self.fit_intercept,
             CLOSED,
             support.features.dtype,
+            tall=infinite,
         )
         return coordinates, start, problem
 
@@ -230,7 +235,9 @@ class GradientFlowClassifier(AbstractFlowClassifier):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GradientFlowClassifier":
         support = self._check(X, y, sample_weight)
-        coordinates, start, problem = self._begin(support)
-        horizon = self._default_horizon(coordinates, start) if self.horizon is None else self.horizon
-        self._follow(float(horizon), coordinates, start, problem)
+        horizon = None if self.horizon is None else float(self.horizon)
+        coordinates, start, problem = self._begin(support, infinite=horizon == np.inf)
+        self._follow(
+            self._default_horizon(coordinates, start) if horizon is None else horizon, coordinates, start, problem
+        )
         return self

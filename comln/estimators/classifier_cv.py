@@ -103,7 +103,7 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         if self.scoring not in ("accuracy", "neg_log_loss"):
             raise ValueError(f'`scoring` must be "accuracy" or "neg_log_loss", got {self.scoring!r}.')
         support = self._check(X, y, sample_weight)
-        coordinates, start, problem = self._begin(support)
+        coordinates, start, problem = self._begin(support, infinite=False)
         held_out = self._held_out(support, X, y)
         if held_out is None:
             self.horizons_, self.scores_path_ = np.empty(0), np.empty((0, 0))

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from comln import COMLN, Examples, Integrator, gradient_flow
 from comln.backbones import Identity
 from comln.estimators import DEFAULT_HORIZON, FlowFailed, GradientFlowClassifier
+from comln.estimators.coordinates import Coordinates
 from comln.estimators.open_ways import CLOSED, OpenWaysCrossEntropy
 from comln.estimators.padded_flow import Settings, follow_padded
 from comln.estimators.padded_flow import _program as program
@@ -210,6 +211,18 @@ def test_more_features_than_examples_do_not_enlarge_the_problem():
     assert model.coef_.shape == (3, 5000)
     problem = padded_problem(np.zeros((10, 9)), np.zeros((10, 3)), np.ones(10), None, True, CLOSED, X.dtype)
     assert problem.examples.shape == (16, 10)
+
+
+def test_many_examples_are_not_turned_where_that_takes_longer_than_the_flow():
+    X, y, _ = data(ways=3, examples=170, features=200)
+    model = GradientFlowClassifier(30, tol=1e-6).fit(X, y)
+    more = GradientFlowClassifier(30, tol=1e-6).fit(np.c_[X, np.zeros((170, 300))], y)
+    shapes = [
+        Coordinates.of(X, np.ones(170), centred=True, scaled=True, always_turned=flag).examples.shape
+        for flag in (False, True)
+    ]
+    assert shapes == [(170, 200), (170, 169)]
+    np.testing.assert_allclose(more.coef_[:, :200], model.coef_, atol=1e-4 * np.abs(model.coef_).max())
 
 
 # Where it begins
