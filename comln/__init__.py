@@ -6,6 +6,9 @@ __all__ = [
     "Episode",
     "Examples",
     "ForwardSensitivity",
+    "GradientFlowClassifier",
+    "GradientFlowClassifierCV",
+    "GradientFlowRegressor",
     "Integrator",
     "SigmoidCrossEntropy",
     "SpanAdjoint",
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from comln.episode import Episode, Examples
+    from comln.estimators import GradientFlowClassifier, GradientFlowClassifierCV, GradientFlowRegressor
     from comln.flow.gradient_flow import gradient_flow
     from comln.flow.gradient_flow_path import gradient_flow_path
     from comln.flow.integrator import Integrator
@@ -37,6 +41,9 @@ _HOMES = {
     "Episode": "comln.episode",
     "Examples": "comln.episode",
     "ForwardSensitivity": "comln.flow.meta_gradients",
+    "GradientFlowClassifier": "comln.estimators",
+    "GradientFlowClassifierCV": "comln.estimators",
+    "GradientFlowRegressor": "comln.estimators",
     "Integrator": "comln.flow.integrator",
     "SigmoidCrossEntropy": "comln.losses",
     "SpanAdjoint": "comln.flow.meta_gradients",
