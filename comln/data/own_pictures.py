@@ -90,11 +90,11 @@ class OwnPictures:
             raise DataError(path, "it is blank.")
         if self.ink == "auto":
             ground = edge_brightness(pixels)
-            dark = ground > pixels.mean()
+            dark = ground > float(pixels.mean())
         else:
             dark = self.ink == "dark"
             ground = brightest if dark else darkest
-        self.dark, self.bright = self.dark + bool(dark), self.bright + (not dark)
+        self.dark, self.bright = self.dark + dark, self.bright + (not dark)
         if pixels.shape == (side, side):
             return 255 - pixels if dark else pixels
         inked = bright_ink(pixels, ground, dark)
