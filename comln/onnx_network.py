@@ -137,7 +137,7 @@ def _only_input(path: Path, session: Any) -> Any:
 
 
 def _image_shape(path: Path, wanted: Any, preprocessing: Preprocessing) -> tuple[bool, tuple[int, int, int]]:
-    """Return whether channels come first, and height, width and channels; what a model leaves open is no whole number.
+    """Return whether channels come first, and height, width and channels. What a model leaves open has no number there.
 
     **Raises:** `DataError` where they are not known, or pictures would not be square, grey or of three channels.
     """
@@ -161,11 +161,9 @@ def _image_shape(path: Path, wanted: Any, preprocessing: Preprocessing) -> tuple
     if not fixed:
         raise DataError(path, "its input takes pictures of any size. Say which it was trained on: --image-size.")
     if len(fixed) > 1:
-        raise DataError(
-            path, f"its input has the shape {wanted.shape}, which is not for pictures of {preprocessing.image_size} "
-            "pixels a side." if preprocessing.image_size else f"its input has the shape {wanted.shape}; pictures here "
-            "are square."
-        )  # fmt: skip
+        asked = preprocessing.image_size
+        why = "pictures here are square" if asked is None else f"it is not for pictures of {asked} pixels a side"
+        raise DataError(path, f"its input has the shape {wanted.shape}: {why}.")
     (side,) = fixed
     if side > LARGEST_SIDE:
         raise DataError(path, f"its input has the shape {wanted.shape}: more than {LARGEST_SIDE} pixels a side.")

@@ -1,5 +1,7 @@
 """A run adapted to a user's own examples predicts what the learner itself would."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,11 +9,17 @@ import numpy as np
 import pytest
 
 from comln.backbones import Normalisation
+from comln.data.embedding_file import write_embeddings
+from comln.data.input_form import InputForm
+from comln.data.prepare import prepare
+from comln.data.prepared import PreparedEmbeddings
+from comln.data.source import content_hash
+from comln.data.sources.embeddings import Embeddings
 from comln.embed import RunNetwork, input_form
 from comln.episode import Episode, Examples
 from comln.predict import adapt, assess, predict
 from comln.recipes import LEARNERS
-from comln.run import RunError
+from comln.run import RunError, export_run, load_run
 from tests.own_runs import experiment, glyphs, untrained, untrained_on_embeddings
 
 SHOTS = (1, 2, 3, 1, 4)
@@ -165,6 +173,25 @@ def test_a_run_without_a_network_embeds_nothing():
     whole = untrained(experiment("maml"))
     with pytest.raises(RunError, match="adapts a whole network to each task"):
         RunNetwork(whole, input_form(whole))
+
+
+def test_what_a_run_expects_is_kept_in_its_file_or_stands_in_its_data(tmp_path):
+    write_embeddings(tmp_path / "embeddings.npz", 3, True, iter([(POINTS, [""] * 7, POINTS_OF)]))
+    manifest = prepare(
+        Embeddings("l2"), "embeddings", tmp_path, tmp_path / "out", False, lambda split, done, total: None
+    ).manifest
+    assert manifest.notes["normalise"] == "l2"
+    data = PreparedEmbeddings("embeddings", tmp_path / "out", features=3)
+    run = untrained(experiment(data=data))
+    assert run.inputs == InputForm((3,), normalise="l2")
+    export_run(run, tmp_path / "run.safetensors")
+    assert load_run(tmp_path / "run.safetensors").inputs == run.inputs
+    old = dataclasses.replace(run, inputs=None, splits_hash=content_hash(data.load()))
+    assert input_form(old) == run.inputs
+    with pytest.raises(RunError, match="not the one that this run was trained on"):
+        input_form(dataclasses.replace(old, splits_hash="another"))
+    with pytest.raises(RunError, match=r"is not prepared.* add --data-folder"):
+        input_form(old, tmp_path / "elsewhere")
 
 
 @pytest.mark.slow

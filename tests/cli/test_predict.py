@@ -327,4 +327,6 @@ def test_a_folder_of_glyphs_is_classified_by_one_command(trained, tmp_path, reco
         [[float(x) for x in row[2:]] for row in table[1:]], expected.probabilities, rtol=1e-3, atol=1e-5
     )
     assert [row[1] for row in table[1:]] == list(expected.predicted)
+    inputs = json.loads((trained / "config.json").read_text())["inputs"]
+    assert inputs == {"shape": [28, 28, 1], "mean": [], "std": [], "ink": "centred", "normalise": "none"}
     assert summary["accuracy"] == np.mean([row[1] == row[0].split("/")[0] for row in table[1:]]) > 0.8
