@@ -9,6 +9,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "meta-train a learner and evaluate it on unseen classes",
     "evaluate": "evaluate a trained run on fixed tasks",
+    "predict": "classify your own pictures by a few labelled ones",
+    "embed": "write the embeddings of a folder of pictures",
     "export": "write the weights of a run into one file",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",

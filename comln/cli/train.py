@@ -286,7 +286,8 @@ def _start(
     if not folder.holds_run():
         if options.resume:
             print(f"comln: no run in {folder.path} yet; starting from the beginning.", file=sys.stderr)
-        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command)
+        inputs = options.experiment.data.input_form()
+        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command, inputs)
         return state, Selection()
     if folder.configuration()["data_hash"] != data_hash:
         raise ValueError(

@@ -85,8 +85,10 @@ def confusion_matrix(found: Confusion) -> str:
     mesh = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="cividis", vmin=0, vmax=100, edgecolors="face")
     axes.invert_yaxis()
     places = np.arange(count) + 0.5
-    axes.set_xticks(places, found.class_names, rotation=90, fontsize=6)
-    axes.set_yticks(places, found.class_names, fontsize=6)
+    # A dollar sign in a name would begin a formula.
+    names = [name.replace("$", r"\$") for name in found.class_names]
+    axes.set_xticks(places, names, rotation=90, fontsize=6)
+    axes.set_yticks(places, names, fontsize=6)
     bar = figure.colorbar(mesh, ax=axes, label="share (%)")
     bar.ax.tick_params(colors=NEUTRAL)
     bar.ax.yaxis.label.set_color(NEUTRAL)

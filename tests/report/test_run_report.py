@@ -139,3 +139,9 @@ def test_classes_that_never_met_are_left_blank():
     found = confusion(two.class_names, two.classes_of, two.ways, two.predicted)
     np.testing.assert_array_equal(found.shares, [[1.0, 0.0, np.nan], [0.0, 1.0, 0.0], [np.nan, 1.0, 0.0]])
     assert list(found.worst(5)) == [("c", "b", 1, 1)]
+
+
+def test_dollar_signs_in_names_begin_no_formula():
+    named = replace(predictions(), class_names=("$x_{$", "$", "c"))
+    page = render(report(predictions=named))
+    assert "Confusion of the test classes" in page and "$x_{$" in page
