@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "meta-train a learner and evaluate it on unseen classes",
     "evaluate": "evaluate a trained run on fixed tasks",
     "export": "write the weights of a run into one file",
+    "demo": "serve a page to try a run on pictures of your own",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
     "data": "verify a data set on your disk, and convert it for training",

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from comln.backbones import AbstractBackbone
 from comln.episode import Examples
 from comln.flow.gradient_flow import gradient_flow
+from comln.flow.gradient_flow_path import FlowPath, gradient_flow_path
 from comln.flow.integrator import FlowResult, Integrator
 from comln.flow.meta_gradients import AbstractMetaGradient, SpanAdjoint
 from comln.heads import LinearHead, prototypes
 from comln.learners.base import AbstractLearner, AdaptationInfo, ParameterGroup, smooth_labels
 from comln.learners.task_horizon import TaskHorizon
-from comln.typing import Array, Float, PRNGKeyArray, Scalar
+from comln.typing import Array, Float, PRNGKeyArray, Scalar, ScalarLike
 
 
 class InitialHead(enum.Enum):
@@ -139,6 +140,18 @@ class COMLN(AbstractLearner):
             integrator=self.integrator,
         )
         return LinearHead(weights), AdaptationInfo(info.result == FlowResult.successful, info.steps)
+
+    def path_for(self, horizon: ScalarLike, support: Examples) -> FlowPath:
+        """Return all heads on the way to `horizon`, the learned one or another, from one solve."""
+        return gradient_flow_path(
+            self._start(support),
+            support.inputs,
+            smooth_labels(support.labels, self.support_smoothing),
+            horizon,
+            mask=support.mask,
+            proximal=self.proximal,
+            integrator=self.integrator,
+        )
 
     def _start(self, support: Examples) -> Float[Array, "way feature"]:
         ways, size = support.labels.shape[1], support.inputs.shape[1]
