@@ -14,7 +14,7 @@ from comln.backbones import AbstractBackbone, Normalisation
 from comln.data.batches import scale_bytes
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.source import Split, split_of
-from comln.demo.flow_of_task import FlowOfTask, flow_of_task, padded_size
+from comln.demo.flow_of_task import FlowOfTask, flow_of_task
 from comln.demo.gallery import Gallery
 from comln.demo.pictures import PictureForm
 from comln.demo.task_request import MOST_CLASSES, MOST_QUERIES, MOST_SUPPORT, Task
@@ -23,6 +23,7 @@ from comln.recipes.experiment import GlyphsData
 from comln.run import Run
 from comln.typing import Array
 
+PICTURES_AT_ONCE = 16
 DRAWN = ("omniglot",)
 """Data sets besides the glyphs whose characters are light on dark."""
 
@@ -75,11 +76,19 @@ class Demonstration:
 
     def _embed(self, pictures: np.ndarray) -> np.ndarray:
         """Return the embeddings of pictures, all of one task: with batch statistics they depend on one another."""
-        normalisation, count = self.run.experiment.normalisation, len(pictures)
-        if normalisation is Normalisation.RUNNING:
-            pictures = np.resize(pictures, (padded_size(count), *pictures.shape[1:]))
-        embeddings = _embed(self.learner.backbone, self.run.statistics, pictures, self.scaling, normalisation)
-        return np.asarray(embeddings)[:count]
+        normalisation = self.run.experiment.normalisation
+        at_once = PICTURES_AT_ONCE if normalisation is Normalisation.RUNNING else len(pictures)
+        parts = [
+            _embed(
+                self.learner.backbone,
+                self.run.statistics,
+                np.resize(pictures[start : start + at_once], (at_once, *pictures.shape[1:])),
+                self.scaling,
+                normalisation,
+            )
+            for start in range(0, len(pictures), at_once)
+        ]
+        return np.concatenate([np.asarray(part) for part in parts])[: len(pictures)]
 
     def warm_up(self) -> None:
         """Adapt once to a task of the usual number of classes, so that the first one of a person is quick."""

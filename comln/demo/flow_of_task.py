@@ -1,7 +1,16 @@
-r"""What the page shows of one task: everything that changes along the flow, at many times, from one solve."""
+r"""What the page shows of one task: everything that changes along the flow, at many times, from one solve.
 
-__all__ = ["TIMES", "FlowOfTask", "flow_of_task", "padded_size"]
+**Rooms.** Compiled code is for arrays of one shape, and compiling takes seconds, so tasks are filled up to one of few
+shapes. Examples that fill up have weight zero. Classes that fill up must have logits so low that they take no part:
+embeddings get one more feature, $\varepsilon$, and the initial weights of such a class are $-\kappa/\varepsilon$ there
+and zero elsewhere. All its logits are $-\kappa$ then, its probabilities underflow to zero, and so does its gradient.
+$\varepsilon$ is so small that its square vanishes against the squared norms of embeddings: the other classes move as
+they would without it.
+"""
 
+__all__ = ["TIMES", "FlowOfTask", "flow_of_task"]
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -10,17 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from comln.episode import Examples
-from comln.flow.gradient_flow_path import FlowPath
+from comln.flow.gradient_flow_path import FlowPath, gradient_flow_path
 from comln.flow.highest_precision import at_highest_precision
 from comln.learners import COMLN
 from comln.learners.base import smooth_labels
 from comln.losses import CrossEntropy
-from comln.typing import Array, Float, Int
+from comln.typing import Array, Bool, Float, Int
 
 TIMES = 240
 """How many times a flow is read at."""
 TIMES_AT_ONCE = 24
-SMALLEST_SIZE = 16
+WAYS, SUPPORT, QUERIES = (8, 20), (32, 200), (60,)
+"""Rooms."""
+EPSILON, KAPPA = 1e-7, 1e3
+"""The first in units of the embeddings' norm."""
 
 
 @dataclass(frozen=True)
@@ -55,56 +67,92 @@ def flow_of_task(
     r"""Follow the flow of a task of embeddings beyond its horizon $T$.
 
     It ends at $10\,T$, or at $100/c^2$ if that is later, $c^2$ being the mean squared norm of the support embeddings:
-    times mean nothing without them. Where it cannot be followed so far, it ends at $T$. Examples are padded, so that
-    tasks of similar sizes share compiled code.
+    times mean nothing without them. Where it cannot be followed so far, it ends at $T$.
 
     **Raises:** `ValueError` or `RuntimeError` where the flow cannot be followed, with the reason.
     """
-    room, count = padded_size(len(support)), len(support)
-    dtype = support.dtype
-    examples = Examples(
-        jnp.asarray(_padded(support, room)),
-        jax.nn.one_hot(_padded(classes, room), ways, dtype=dtype),
-        jnp.asarray(_padded(np.ones(count, dtype), room)),
-    )
-    horizon = float(learner.horizon_for(examples))
-    if not 0 < horizon < np.inf:
-        raise ValueError(f"The learned T is {horizon}: this run went astray. Train again, with smaller steps for T.")
-    natural = 1 / max(float(np.mean(np.sum(np.square(support), axis=1))), 1e-12)
-    end = max(10 * horizon, 100 * natural)
-    try:
-        path = learner.path_for(jnp.asarray(end, dtype), examples)
-    except RuntimeError:
-        end = horizon
-        path = learner.path_for(jnp.asarray(end, dtype), examples)
-    times = np.minimum(_times(horizon, min(horizon, natural) / 100, end).astype(dtype), np.asarray(path.horizon))
-    query_room = jnp.asarray(_padded(queries, padded_size(len(queries))))
-    read = _read(path, learner.support_smoothing, examples, query_room, jnp.asarray(times))
+    unit = float(np.mean(np.sum(np.square(support), axis=1))) or 1.0
+    task = _Task.of(learner, support, classes, ways, unit**0.5)
+    natural = 1 / unit
+    if not 0 < task.horizon < np.inf:
+        raise ValueError(f"The learned T is {task.horizon}: this run went astray. Train again, with smaller steps.")
+    path, end = _follow(learner, task, max(10 * task.horizon, 100 * natural))
+    times = _times(task.horizon, min(task.horizon, natural) / 100, end).astype(support.dtype)
+    times = np.minimum(times, np.asarray(path.horizon))
+    asked = _filled(np.pad(queries, ((0, 0), (0, 1))), _room(len(queries), QUERIES))
+    read = _read(path, task.examples, task.targets, task.real, jnp.asarray(asked), jnp.asarray(times))
     logits, probabilities, loss, norm = map(np.asarray, read)
+    logits = logits[:, : len(queries), :ways]
     if not all(np.all(np.isfinite(x)) for x in (loss, norm, logits)):
         raise RuntimeError("The flow of this task left the numbers that this precision holds.")
-    return FlowOfTask(
-        horizon=horizon,
-        times=times,
-        query_logits=logits[:, : len(queries)],
-        support_probabilities=probabilities[:, :count],
-        support_loss=loss,
-        norm=norm,
-        steps=int(path.info.steps),
-    )
+    return FlowOfTask(task.horizon, times, logits, probabilities[:, : len(support)], loss, norm, int(path.info.steps))
 
 
-def padded_size(count: int) -> int:
-    """Return for how many examples there is room: a power of two.
+class _Task(eqx.Module):
+    """A task that fills its room: one more feature, and classes and examples that take no part.
 
-    >>> [padded_size(count) for count in (0, 5, 16, 17)]
-    [16, 16, 16, 32]
+    - `targets`: the labels that the flow fits, smoothed if the learner smooths them. `real`: which classes take part.
     """
-    return max(SMALLEST_SIZE, 1 << max(count - 1, 0).bit_length())
+
+    start: Float[Array, "way feature"]
+    examples: Examples
+    targets: Float[Array, "support way"]
+    real: Bool[Array, " way"]
+    horizon: float
+
+    @classmethod
+    def of(cls, learner: COMLN, support: np.ndarray, classes: np.ndarray, ways: int, size: float) -> "_Task":
+        """Return the task; `size` is the norm of its embeddings."""
+        dtype, count = support.dtype, len(support)
+        room, ways_room = _room(count, SUPPORT), _room(ways, WAYS)
+        labels = _filled(np.eye(ways, dtype=dtype)[classes], room, np.eye(ways, dtype=dtype)[0])
+        mask = jnp.asarray(_filled(np.ones(count, dtype), room))
+        plain = Examples(jnp.asarray(_filled(support, room)), jnp.asarray(labels), mask)
+        more = ((0, 0), (0, ways_room - ways))
+        start = np.pad(np.asarray(learner.start_for(plain)), ((0, ways_room - ways), (0, 1)))
+        start[ways:, -1] = -KAPPA / (EPSILON * size)
+        inputs = np.pad(np.asarray(plain.inputs), ((0, 0), (0, 1)), constant_values=EPSILON * size)
+        return cls(
+            start=jnp.asarray(start),
+            examples=Examples(jnp.asarray(inputs), jnp.asarray(np.pad(labels, more)), mask),
+            targets=jnp.pad(smooth_labels(plain.labels, learner.support_smoothing), more),
+            real=jnp.arange(ways_room) < ways,
+            horizon=float(learner.horizon_for(plain)),
+        )
 
 
-def _padded(rows: np.ndarray, room: int) -> np.ndarray:
-    return np.concatenate([rows, np.zeros((room - len(rows), *rows.shape[1:]), rows.dtype)])
+def _room(count: int, rooms: Sequence[int]) -> int:
+    """Return the smallest room for so many, or exactly so many where none is large enough.
+
+    >>> _room(5, (8, 20)), _room(9, (8, 20)), _room(21, (8, 20))
+    (8, 20, 21)
+    """
+    return next((room for room in rooms if room >= count), count)
+
+
+def _filled(rows: np.ndarray, room: int, by: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return `rows` with more of them, each equal to `by`."""
+    return np.concatenate([rows, np.broadcast_to(by, (room - len(rows), *rows.shape[1:])).astype(rows.dtype)])
+
+
+def _follow(learner: COMLN, task: _Task, end: float) -> tuple[FlowPath, float]:
+    """Return the path to `end`, or only to the task's horizon, and where it ends."""
+
+    def to(until: float) -> FlowPath:
+        return gradient_flow_path(
+            task.start,
+            task.examples.inputs,
+            task.targets,
+            jnp.asarray(until, task.start.dtype),
+            mask=task.examples.mask,
+            proximal=learner.proximal,
+            integrator=learner.integrator,
+        )
+
+    try:
+        return to(end), end
+    except RuntimeError:
+        return to(task.horizon), task.horizon
 
 
 def _times(horizon: float, begin: float, end: float) -> Float[np.ndarray, " time"]:
@@ -124,19 +172,20 @@ def _times(horizon: float, begin: float, end: float) -> Float[np.ndarray, " time
 @at_highest_precision
 def _read(
     path: FlowPath,
-    smoothing: float,
     support: Examples,
+    targets: Float[Array, "support way"],
+    real: Bool[Array, " way"],
     queries: Float[Array, "query feature"],
     times: Float[Array, " time"],
 ) -> tuple[Array, Array, Array, Array]:
     """Return the query logits, the probabilities of the support's own classes, the support loss and the norm."""
-    labels = smooth_labels(support.labels, smoothing)
 
     def at(time: Array) -> tuple[Array, Array, Array, Array]:
         weights = path.weights_at(time)
         logits = support.inputs @ weights.T
         own = jnp.sum(support.labels * jax.nn.softmax(logits), axis=1)
-        loss = support.mask @ CrossEntropy().value(logits, labels) / jnp.sum(support.mask)
-        return queries @ weights.T, own, loss, jnp.linalg.norm(weights)
+        loss = support.mask @ CrossEntropy().value(logits, targets) / jnp.sum(support.mask)
+        norm = jnp.linalg.norm(jnp.where(real[:, None], weights, 0.0)[:, :-1])
+        return queries @ weights.T, own, loss, norm
 
     return jax.lax.map(at, times, batch_size=TIMES_AT_ONCE)

@@ -231,9 +231,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "The request does not say how long it is.")
         if int(length) > most:
             self._pass_over(min(int(length), 8 * most))
-            raise Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{name}: it is too large, more than {most >> 20} MB."
-            )
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{name}: it is too large, more than {most >> 20} MB.")
         content = self.rfile.read(int(length))
         if len(content) < int(length):
             raise Refusal(HTTPStatus.BAD_REQUEST, "The request ended too early.")
