@@ -11,7 +11,8 @@ const TOKEN = document.querySelector('meta[name="token"]').content;
 
 const byId = (id) => document.getElementById(id);
 
-// Picture: {src, label, asked}, `asked` being what the server is told. `gallery`: [class, example] where it is from one.
+// Picture: {src, label, asked}, `asked` being what the server is told; `gallery`: [class, example] where it is from there;
+// `fit`: its bar, where it is an example of a class.
 const state = {
   run: null,
   classes: [], // {name, examples: [Picture]}
@@ -43,7 +44,9 @@ function say(text) {
   byId("status").textContent = text;
 }
 
-function complain(messages) {
+// - source: what the messages are about; adapting clears only its own.
+function complain(messages, source = "task") {
+  byId("problem").dataset.source = source;
   const shown = messages.slice(0, 3).join("\n");
   byId("problem-text").textContent = messages.length > 3 ? `${shown}\n... and ${messages.length - 3} more.` : shown;
   byId("problem").hidden = messages.length === 0;
@@ -188,6 +191,7 @@ function renderTask() {
   byId("queries").replaceChildren(...pictureRow(null, "Queries"), ...adders(null, "the queries"));
   byId("add-class").disabled = state.classes.length >= state.run.limits.classes;
   byId("adapt").disabled = !isReady() || state.busy;
+  if (state.flow) showFit(locate(state.flow.times, state.time));
 }
 
 // The card of a class, or of the queries; undefined if the class has been removed.
@@ -204,7 +208,7 @@ function classCard(group, index) {
     aria: { label: `Name of class ${index + 1}` },
     oninput: () => {
       group.name = name.value.trim();
-      renameClass(index, nameOf(group, index));
+      rename(group, nameOf(group, index));
     },
   });
   const remove = button("✕", () => removeClass(index), {
@@ -236,7 +240,8 @@ function pictureRow(group, owner) {
       className: "remove",
       aria: { label: `Remove picture ${index + 1} (${picture.label}) of ${owner}` },
     });
-    row.append(make("li", {}, image, remove));
+    picture.fit = make("span", { className: "fit" });
+    row.append(make("li", {}, image, make("span", { className: "rail", aria: { hidden: "true" } }, picture.fit), remove));
   });
   return [row];
 }
@@ -322,17 +327,15 @@ function closePicker() {
 async function adapt() {
   if (state.busy || !isReady()) return;
   const change = state.changes;
-  const groups = state.classes
-    .map((group, way) => ({ group, way }))
+  const classes = state.classes
+    .map((group, index) => ({ group, colour: index % COLOURS, index, name: nameOf(group, index) }))
     .filter(({ group }) => group.examples.length > 0);
-  const task = {
-    classes: groups.map(({ group, way }) => ({
-      name: nameOf(group, way),
-      examples: group.examples.map((picture) => picture.asked),
-    })),
-    queries: state.queries.map((picture) => picture.asked),
-  };
+  const support = classes.flatMap(({ group }) => group.examples);
   const queries = [...state.queries];
+  const task = {
+    classes: classes.map(({ group, name }) => ({ name, examples: group.examples.map((picture) => picture.asked) })),
+    queries: queries.map((picture) => picture.asked),
+  };
   state.busy = true;
   byId("adapt").disabled = true;
   say("Adapting ...");
@@ -344,13 +347,13 @@ async function adapt() {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(task),
     });
-    const flow = await answer.json();
-    showFlow(flow, groups.map(({ way }) => way), queries);
+    showFlow(await answer.json(), classes, support, queries);
+    byId("results").classList.toggle("stale", change !== state.changes);
     say(`Adapted in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
-    complain([]);
+    if (byId("problem").dataset.source === "adapting") complain([]);
   } catch (error) {
     say("");
-    complain([error.message]);
+    complain([error.message], "adapting");
   } finally {
     clearTimeout(patience);
     state.busy = false;
@@ -359,12 +362,11 @@ async function adapt() {
   if (change !== state.changes && byId("automatic").checked) adapt();
 }
 
-// - ways: for each class of the flow, which one of the page it is.
-function showFlow(flow, ways, queries) {
+// - classes: of the flow, with their place on the page when it was asked for. support: the pictures of all of them.
+function showFlow(flow, classes, support, queries) {
   const scale = makeScale(flow.times);
   const positions = flow.times.map(scale.position);
   const learned = scale.position(flow.horizon);
-  const names = ways.map((way) => nameOf(state.classes[way] ?? { name: "" }, way));
   const common = { positions, learned };
 
   const loss = totalPlot("Support loss against time", flow.support_loss, common);
@@ -372,18 +374,17 @@ function showFlow(flow, ways, queries) {
   byId("loss-plot").replaceChildren(loss.svg);
   byId("norm-plot").replaceChildren(norm.svg);
 
-  const cards = queries.map((picture, index) => answerCard(picture, index, flow.logits[index], ways, names, common));
+  const cards = queries.map((picture, index) => answerCard(picture, index, flow.logits[index], classes, common));
   byId("answers").replaceChildren(...cards.map((card) => card.element));
   if (!queries.length)
     byId("answers").append(make("p", { className: "small", textContent: "Add pictures that it should recognise." }));
 
-  state.flow = { ...flow, scale, learned, loss, norm, cards, ways };
+  state.flow = { ...flow, scale, learned, loss, norm, cards, classes, support };
   byId("note").textContent = flow.note;
   byId("learned-mark").style.setProperty("--at", learned);
   byId("ticks").replaceChildren(...tickMarks(scale));
   byId("empty").hidden = true;
   byId("results").hidden = false;
-  byId("results").classList.remove("stale");
   moveTo(flow.horizon);
 }
 
@@ -410,18 +411,18 @@ function totalPlot(title, values, common) {
 }
 
 // What the page shows of one query; `moveTo` brings it to a time.
-function answerCard(picture, index, rows, ways, names, common) {
+function answerCard(picture, index, rows, classes, common) {
   const probabilities = rows.map(softmax);
-  const curves = ways.map((way, column) => ({ way, values: probabilities.map((row) => row[column]) }));
+  const curves = classes.map(({ index: way }, column) => ({ way, values: probabilities.map((row) => row[column]) }));
   const ticks = [0, 0.5, 1].map((value) => ({ value, text: String(value) }));
   const title = `Class probabilities of query ${index + 1} against time`;
   const plot = makePlot({ ...common, title, curves, range: [0, 1], ticks, height: 112 });
 
-  const labels = names.map((name) => make("span", { className: "name", textContent: name, title: name }));
-  const bars = ways.map((way) => make("span", { className: `bar way-${way % COLOURS}` }));
-  const numbers = ways.map(() => make("span", { className: "number" }));
+  const labels = classes.map(({ name }) => make("span", { className: "name", textContent: name, title: name }));
+  const bars = classes.map(({ colour }) => make("span", { className: `bar way-${colour}` }));
+  const numbers = classes.map(() => make("span", { className: "number" }));
   const list = make("ul", { className: "bars" });
-  ways.forEach((_, column) =>
+  classes.forEach((_, column) =>
     list.append(
       make("li", {}, labels[column], make("span", { className: "full" }, bars[column]), numbers[column]),
     ),
@@ -446,7 +447,7 @@ function answerCard(picture, index, rows, ways, names, common) {
       numbers[column].textContent = percent(probability);
       list.children[column].classList.toggle("best", column === best);
     });
-    chip.className = `chip way-${ways[best] % COLOURS}`;
+    chip.className = `chip way-${classes[best].colour}`;
     words.textContent = `${labels[best].textContent} ${percent(now[best])}`;
     plot.moveTo(position, now);
     return words.textContent;
@@ -454,9 +455,8 @@ function answerCard(picture, index, rows, ways, names, common) {
   return { element, moveTo, labels };
 }
 
-function renameClass(index, name) {
-  if (!state.flow) return;
-  const column = state.flow.ways.indexOf(index);
+function rename(group, name) {
+  const column = state.flow?.classes.findIndex((one) => one.group === group) ?? -1;
   if (column < 0) return;
   for (const card of state.flow.cards) {
     card.labels[column].textContent = name;
@@ -485,12 +485,21 @@ function moveTo(time) {
   byId("norm-value").textContent = shortNumber(norm);
   flow.loss.moveTo(position, [loss]);
   flow.norm.moveTo(position, [norm]);
+  showFit(where);
   const verdicts = flow.cards.map((card) => card.moveTo(position, where));
   const spoken = verdicts.slice(0, 3).map((verdict, index) => `query ${index + 1}: ${verdict}`);
   slider.setAttribute(
     "aria-valuetext",
     [`${shortNumber(time)}${atLearned ? ", the learned T" : ""}`, `support loss ${shortNumber(loss)}`, ...spoken].join("; "),
   );
+}
+
+// Below each example, how probable its own class is to the classifier.
+function showFit(where) {
+  state.flow.support.forEach((picture, index) => {
+    const probability = numberAt(state.flow.support_probabilities[index], where);
+    picture.fit.style.transform = `scaleX(${probability.toFixed(4)})`;
+  });
 }
 
 function slide() {
