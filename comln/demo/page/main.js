@@ -7,6 +7,7 @@ const COLOURS = 8;
 const AUTOMATIC_AFTER = 400; // milliseconds without another change
 const PLAY_FOR = 7000; // milliseconds
 const LARGEST_FILE = 2 ** 24;
+const NO_TICKS_BEFORE = 0.07; // on the slider, where 0 stands
 const TOKEN = document.querySelector('meta[name="token"]').content;
 
 const byId = (id) => document.getElementById(id);
@@ -111,6 +112,7 @@ async function addFiles(group, files) {
   const { pictures, room, kind } = placeOf(group);
   const problems = [];
   const wanted = [...files];
+  const before = pictures.length;
   if (wanted.length > room()) {
     problems.push(`There is room for ${room()} more ${kind}; ${wanted.length - room()} files are left out.`);
     wanted.length = room();
@@ -125,7 +127,7 @@ async function addFiles(group, files) {
   }
   say("");
   complain(problems);
-  changed();
+  if (pictures.length > before) changed();
   cardOf(group)?.querySelector("input[type=file]").focus();
 }
 
@@ -260,7 +262,11 @@ function adders(group, owner) {
     accept: "image/png,image/jpeg,image/bmp,image/gif,image/webp",
     multiple: true,
     aria: { label: `Add pictures to ${owner}` },
-    onchange: () => addFiles(group, file.files),
+    onchange: async () => {
+      await addFiles(group, file.files);
+      // So that the same file can be chosen again.
+      file.value = "";
+    },
   });
   const upload = make("label", { className: "upload" }, file, "Drop or choose pictures");
   const pick = button("Pick", () => openPicker(group), { aria: { label: `Pick for ${owner}`, haspopup: "dialog" } });
@@ -379,7 +385,7 @@ function showFlow(flow, classes, support, queries) {
   if (!queries.length)
     byId("answers").append(make("p", { className: "small", textContent: "Add pictures that it should recognise." }));
 
-  state.flow = { ...flow, scale, learned, loss, norm, cards, classes, support };
+  state.flow = { ...flow, scale, learned, plots: { loss, norm }, cards, classes, support };
   byId("note").textContent = flow.note;
   byId("learned-mark").style.setProperty("--at", learned);
   byId("ticks").replaceChildren(...tickMarks(scale));
@@ -393,7 +399,7 @@ function tickMarks(scale) {
   const powers = scale.decades();
   const every = Math.ceil(powers.length / 7);
   powers.forEach((power, index) => {
-    if (index % every) return;
+    if (index % every || scale.position(10 ** power) < NO_TICKS_BEFORE) return;
     const text = power >= -3 && power <= 4 ? shortNumber(10 ** power) : `1e${power}`;
     marks.push({ text, at: scale.position(10 ** power) });
   });
@@ -483,8 +489,8 @@ function moveTo(time) {
   byId("time-value").textContent = `${shortNumber(time)}${atLearned ? ", the learned T" : ""}`;
   byId("loss-value").textContent = shortNumber(loss);
   byId("norm-value").textContent = shortNumber(norm);
-  flow.loss.moveTo(position, [loss]);
-  flow.norm.moveTo(position, [norm]);
+  flow.plots.loss.moveTo(position, [loss]);
+  flow.plots.norm.moveTo(position, [norm]);
   showFit(where);
   const verdicts = flow.cards.map((card) => card.moveTo(position, where));
   const spoken = verdicts.slice(0, 3).map((verdict, index) => `query ${index + 1}: ${verdict}`);
