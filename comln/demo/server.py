@@ -261,7 +261,7 @@ def _as_json(content: Any) -> bytes:
 def _rounded(flow: FlowOfTask) -> dict[str, Any]:
     """Return a flow ready for JSON, with the query first: `logits[query][time][way]`."""
     return {
-        "horizon": flow.horizon,
+        "horizon": _significant(np.array([flow.horizon]))[0],
         "times": _significant(flow.times),
         "logits": np.round(np.moveaxis(flow.query_logits, 1, 0).astype(float), DIGITS - 1).tolist(),
         "support_probabilities": np.round(flow.support_probabilities.T.astype(float), DIGITS - 1).tolist(),
