@@ -12,7 +12,7 @@ from comln.losses import CrossEntropy
 
 WAYS = 5
 CLASSES = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 4])
-# As many as the network of the server's tests has, so that compiled code is shared; more than there is room for examples.
+# FEW is the size of the server tests' embeddings, so that compiled code is shared; MANY exceeds the room for examples.
 FEW, MANY = 16, 40
 
 
