@@ -20,9 +20,11 @@ import numpy as np
 from comln.demo.refusal import Refusal
 
 MOST_CLASSES = 20
+"""Of a task."""
 MOST_SUPPORT = 200
 """Of all classes together."""
 MOST_QUERIES = 60
+"""Of a task."""
 SMALL_FILE = 1 << 18
 
 GalleryPicture = Callable[[int, int], np.ndarray]

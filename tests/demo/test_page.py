@@ -155,7 +155,8 @@ def test_sliding_is_quick_and_asks_nothing(page):
     page.get_by_role("button", name="Pick for the queries").click()
     page.evaluate("""() => {
         const choices = document.querySelectorAll('#picker-classes button');
-        for (let i = document.querySelectorAll('#queries .picture').length; i < 60; i++) choices[i % choices.length].click();
+        const queries = () => document.querySelectorAll('#queries .picture').length;
+        for (let i = 0; queries() < 60; i++) choices[i % choices.length].click();
     }""")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Adapt", exact=True).click()

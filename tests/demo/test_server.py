@@ -200,7 +200,7 @@ def test_a_bad_upload_gets_one_clear_line(server, content, kind, status, message
     assert answered == status and message in error and "\n" not in error
 
 
-def test_a_request_without_length_or_shorter_than_it_says_is_refused(server):
+def test_a_request_without_a_length_or_of_another_method_is_refused(server):
     assert ask(server, "POST", "/api/picture", b"", Content_Length=None)[0] == 411
     assert ask(server, "POST", "/api/picture", b"", Content_Length="-1")[0] == 411
     assert ask(server, "DELETE", "/")[0] == 501
