@@ -15,6 +15,7 @@ machine (another's could be pointed here: DNS rebinding), a `POST` must carry th
 
 __all__ = ["LARGEST_PICTURE", "LARGEST_TASK", "SECURITY_HEADERS", "DemoServer", "is_loopback"]
 
+import contextlib
 import ipaddress
 import json
 import re
@@ -158,12 +159,14 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if not self.server.is_own_name(self.headers.get("Host", "")):
                 raise Refusal(HTTPStatus.FORBIDDEN, f"Open the page by its own address, {self.server.address}")
-            kind, content = act(_url(self.path))
-            self._send(HTTPStatus.OK, kind, content)
+            status, (kind, content) = HTTPStatus.OK, act(_url(self.path))
         except Refusal as refusal:
-            self._send(refusal.status, "application/json", _as_json({"error": str(refusal)}))
+            status, kind, content = refusal.status, "application/json", _as_json({"error": str(refusal)})
         except (ConnectionError, TimeoutError):
-            self.close_connection = True
+            return
+        # A browser may have lost interest, in a picture of a class that was removed, say.
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self._send(status, kind, content)
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
