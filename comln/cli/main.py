@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "classify your own pictures by a few labelled ones",
     "embed": "write the embeddings of a folder of pictures",
     "export": "write the weights of a run into one file",
+    "demo": "serve a page to try a run on pictures of your own",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
     "data": "verify a data set on your disk, and convert it for training",
