@@ -1,0 +1,377 @@
+"""Memory and time of the meta-gradient of one task against the number of inner steps: Figures 3 and 4 measured."""
+
+__all__ = ["NAMES", "PAPER_BYTES", "Cell", "Efficiency", "Interleaved", "Limit", "Spending", "compute", "restore"]
+
+import dataclasses
+import enum
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from comln.backbones import Normalisation
+from comln.backbones.layers import convolve
+from comln.episode import Episode, Examples
+from comln.episodic import embed_batch
+from comln.recipes.backbones import BackboneConfig
+from comln.reproduce.extrapolation import Estimate, go_on
+from comln.reproduce.measure import (
+    Measurement,
+    device_bytes,
+    device_peak_bytes,
+    environment,
+    interleaved,
+    peak_raised_to,
+    temporary_bytes,
+)
+from comln.reproduce.meta_gradient_programs import (
+    CHANNELS,
+    METHODS,
+    STEP,
+    Method,
+    Program,
+    head_program,
+    images_of_task,
+    network_program,
+    whole_program,
+)
+from comln.reproduce.workspace import Budget, Workspace
+from comln.run import converter
+
+NAMES = ("maml", "anil", "checkpointed-anil", "imaml", "comln-euler", "comln-rk", "comln-span")
+"""Of the methods that are compared, in the order of legends and tables."""
+
+ORDER = ("comln-span", "comln-rk", "comln-euler", "checkpointed-anil", "anil", "imaml", "maml")
+"""In which they are measured: on accelerators the peak of a process can only grow, so the frugal ones come first."""
+
+HEAD_NAMES = ("anil", "comln-euler", "comln-rk", "comln-span")
+"""Of the methods that are also timed in turns with one another."""
+
+WAYS, SHOTS, QUERIES = 5, 5, 15
+PAPER_BYTES = 32 * 2**30
+"""Memory of the paper's GPU, a Tesla V100."""
+
+SHARE = 0.6
+"""Of the device's memory that a program may take to be run: others need some too."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a budget buys.
+
+    - `network`, `image_size`: what is measured.
+    - `steps`: numbers of inner steps, ascending. `network_steps`: those of methods that adapt the whole network.
+    - `longest_s`: a meta-gradient that is expected to take longer is not run.
+    - `seconds`: about how long to run each program, five times at least. `once_s`: one that takes longer, once.
+    - `turns`: steps at which the heads are timed in turns.
+    """
+
+    network: BackboneConfig
+    image_size: int
+    steps: tuple[int, ...]
+    network_steps: tuple[int, ...]
+    longest_s: float
+    seconds: float
+    once_s: float
+    turns: int
+
+
+class Limit(enum.StrEnum):
+    """Why a program was not run: its memory is more than there is, or it is expected to take too long."""
+
+    MEMORY = "memory"
+    TIME = "time"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one number of steps; times are medians.
+
+    - `memory`: the compiler's figure for the whole program, in bytes, besides arguments and results.
+    - `time_ms`: of the whole. For methods that adapt a head alone it is that of the network plus `head_time_ms`.
+    - `head_memory`, `head_time_ms`: of the head's program; none for methods that adapt the whole network.
+    - `quartiles_ms`, `calls`: of the program that was run, head or whole.
+    - `solver_steps`: attempted inner steps.
+    - `not_run`: why not, where it was not.
+    - `device_peak_bytes`: the device's peak, on accelerators, where running raised it.
+    """
+
+    method: str
+    steps: int
+    horizon: float
+    memory: Estimate
+    time_ms: Estimate
+    head_memory: Estimate | None = None
+    head_time_ms: Estimate | None = None
+    quartiles_ms: tuple[float, float] | None = None
+    calls: int = 0
+    solver_steps: int | None = None
+    not_run: Limit | None = None
+    device_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Programs that took turns in one process, so that their ratios are not those of two moments.
+
+    - `steps`: the number of inner steps. `heads`: the heads' programs by method.
+    - `network`, `whole`: the network alone, and whole programs by method, which should take the network's time and
+      that of the head.
+    """
+
+    steps: int
+    heads: dict[str, Measurement]
+    network: Measurement
+    whole: dict[str, Measurement]
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """All methods at all numbers of steps.
+
+    - `features`: size of an embedding, d.
+    - `limit_bytes`: a program that takes more is not run.
+    """
+
+    budget: Budget
+    spending: Spending
+    features: int
+    limit_bytes: int
+    network: Measurement
+    cells: tuple[Cell, ...]
+    turns: Interleaved
+    environment: dict[str, Any]
+
+    def of(self, method: str) -> list[Cell]:
+        """Return the cells of one method."""
+        return [cell for cell in self.cells if cell.method == method]
+
+
+def compute(work: Workspace, spending: Spending) -> Efficiency:
+    """Measure what is not there yet, in single precision."""
+    with jax.enable_x64(False):
+        return _Measuring(work, spending).everything()
+
+
+class _Measuring:
+    """The parts of a figure, one after the other."""
+
+    def __init__(self, work: Workspace, spending: Spending) -> None:
+        self.work, self.spending, self.where = work, spending, environment()
+        self.limit_bytes = int(SHARE * device_bytes())
+        self.done = 0
+        # Three parts stand alone; a number of steps has one of its whole program and, if that exists, one of the head.
+        methods = [METHODS[name] for name in NAMES]
+        self.total = 3 + sum(len(self._grid(method)) * (1 if method.whole_network else 2) for method in methods)
+
+    def everything(self) -> Efficiency:
+        spending = self.spending
+        network = _measurement(self._part("network", "the network", {}, self._network))
+        cells: list[Cell] = []
+        for name in ORDER:
+            cells += self._cells(METHODS[name], network.median_ms)
+        heads = self._part("turns", "heads in turns", {"steps": spending.turns}, self._heads)
+        whole = self._part("whole", "whole programs in turns", {"steps": spending.turns}, self._whole_in_turns)
+        turns = Interleaved(
+            spending.turns,
+            {name: _measurement(row) for name, row in heads.items()},
+            _measurement(whole.pop("network")),
+            {name: _measurement(row) for name, row in whole.items()},
+        )
+        cells.sort(key=lambda cell: NAMES.index(cell.method))
+        return Efficiency(
+            self.work.budget,
+            spending,
+            self._features,
+            self.limit_bytes,
+            network,
+            tuple(cells),
+            turns,
+            self.where,
+        )
+
+    def _part(self, name: str, what: str, details: Mapping[str, Any], compute: Any) -> Any:
+        self.work.on_progress(what, min(self.done / self.total, 1.0))
+        self.done += 1
+        configuration = {
+            "network": converter.unstructure(self.spending.network, BackboneConfig),
+            "image_size": self.spending.image_size,
+            "seconds": [self.spending.seconds, self.spending.once_s],
+            "limit_bytes": self.limit_bytes,
+            "device": self.where["device"],
+            "cores": self.where["cores"],
+            "versions": {name: self.where["versions"][name] for name in ("comln", "jax", "jaxlib")},
+            **details,
+        }
+        return self.work.kept(name, configuration, compute)
+
+    def _grid(self, method: Method) -> tuple[int, ...]:
+        return self.spending.network_steps if method.whole_network else self.spending.steps
+
+    # Tasks
+
+    @functools.cached_property
+    def _images(self) -> Episode:
+        return images_of_task(self.spending.image_size, WAYS, SHOTS, QUERIES)
+
+    @functools.cached_property
+    def _backbone(self) -> Any:
+        size = self.spending.image_size
+        return self.spending.network.build((size, size, CHANNELS), jax.random.key(0), convolve)
+
+    @functools.cached_property
+    def _features(self) -> int:
+        return self._backbone.embedding_size
+
+    @functools.cached_property
+    def _embedded(self) -> Episode:
+        """The task's embeddings by the untrained network."""
+        batch = jax.tree.map(lambda x: x[None], self._images)
+        statistics = self._backbone.initial_statistics()
+        embed = eqx.filter_jit(embed_batch)
+        return jax.tree.map(lambda x: x[0], embed(self._backbone, batch, statistics, Normalisation.BATCH)[0])
+
+    def _whole(self, method: Method, steps: int) -> Program:
+        learner = method.build(self.spending.network, self.spending.image_size, WAYS, steps)
+        return whole_program(learner, self._images)
+
+    def _head(self, method: Method, steps: int) -> Program:
+        return head_program(method.build_head(self._features, WAYS, steps), self._embedded)
+
+    # Parts
+
+    def _network(self) -> dict[str, Any]:
+        program = network_program(self._backbone, self._images)
+        return asdict(self._timed({"network": program})["network"])
+
+    def _heads(self) -> dict[str, Any]:
+        programs = {name: self._head(METHODS[name], self.spending.turns) for name in HEAD_NAMES}
+        return {name: asdict(row) for name, row in self._timed(programs).items()}
+
+    def _whole_in_turns(self) -> dict[str, Any]:
+        programs = {"network": network_program(self._backbone, self._images)}
+        programs |= {name: self._whole(METHODS[name], self.spending.turns) for name in ("anil", "comln-span")}
+        return {name: asdict(row) for name, row in self._timed(programs).items()}
+
+    def _timed(self, programs: Mapping[str, Program]) -> dict[str, Measurement]:
+        functions: dict[str, Any] = {}
+        for name, program in programs.items():
+            compiled = program.compile()
+            jax.block_until_ready(compiled(*program.arguments))
+            functions[name] = compiled, program.arguments
+        return interleaved(functions, self.spending.seconds, slow_call_s=self.spending.once_s)
+
+    def _cells(self, method: Method, network_ms: float) -> list[Cell]:
+        """Return the cells of one method, of few steps first: they tell how long more of them would take."""
+        found: list[Cell] = []
+        for steps in self._grid(method):
+            what = f"{method.title}, {steps:,} steps"
+            ran = [cell for cell in found if cell.calls]
+            expected = _at(ran, steps, "time_ms" if method.whole_network else "head_time_ms")
+            too_slow = expected is not None and expected > 1e3 * self.spending.longest_s
+            too_large = bool(found) and _beyond(found[-1], max(self.limit_bytes, PAPER_BYTES))
+            memory, row = None, {"bytes": None, "time": None}
+            if not too_large:
+                memory = self._memory(method, steps, what)
+                details = {"method": method.name, "steps": steps, "run": not too_slow}
+                measure = functools.partial(self._measure, method, steps, not too_slow)
+                row = self._part(f"{method.name}-{steps}", what, details, measure)
+            found.append(self._cell(method, steps, found, row, memory, network_ms))
+        return found
+
+    def _memory(self, method: Method, steps: int, what: str) -> int | None:
+        """Return the compiler's figure for the whole program, for methods where that is not what is run."""
+        if method.whole_network:
+            return None
+        name = f"{method.name}-whole" if method.fixed_program else f"{method.name}-{steps}-whole"
+        details = {"method": method.name, "steps": None if method.fixed_program else steps}
+        return self._part(name, what, details, lambda: self._compile_whole(method, steps))["bytes"]
+
+    def _compile_whole(self, method: Method, steps: int) -> dict[str, int]:
+        return {"bytes": temporary_bytes(self._whole(method, steps).compile())}
+
+    def _measure(self, method: Method, steps: int, run: bool) -> dict[str, Any]:
+        """Compile the program that is run, and run it if it fits and is to be `run`."""
+        program = self._whole(method, steps) if method.whole_network else self._head(method, steps)
+        compiled = program.compile()
+        result: dict[str, Any] = {"bytes": temporary_bytes(compiled), "time": None, "peak": None}
+        if run and result["bytes"] <= self.limit_bytes:
+            before = device_peak_bytes()
+            _, (taken, ok) = compiled(*program.arguments)
+            if not ok:
+                raise ArithmeticError(f"{method.title} failed on the task of this figure at {steps} steps.")
+            result |= {"solver_steps": int(taken), "peak": peak_raised_to(before, device_peak_bytes())}
+            functions: Mapping[str, Any] = {"program": (compiled, program.arguments)}
+            timed = interleaved(functions, self.spending.seconds, slow_call_s=self.spending.once_s)
+            result["time"] = asdict(timed["program"])
+        return result
+
+    def _cell(
+        self,
+        method: Method,
+        steps: int,
+        found: list[Cell],
+        row: dict[str, Any],
+        whole_bytes: int | None,
+        network_ms: float,
+    ) -> Cell:
+        """Return what was measured, and where it was not, what the cells `found` before it come to."""
+        time = None if row["time"] is None else _measurement(row["time"])
+        limit = None
+        if time is None:
+            limit = Limit.MEMORY if row["bytes"] is None or row["bytes"] > self.limit_bytes else Limit.TIME
+        cell = Cell(
+            method.name,
+            steps,
+            round(STEP * steps, 6),
+            memory=_estimate(found, steps, "memory", row["bytes"] if method.whole_network else whole_bytes),
+            time_ms=_estimate(found, steps, "time_ms", None if time is None else time.median_ms),
+            quartiles_ms=None if time is None else time.quartiles_ms,
+            calls=0 if time is None else time.calls,
+            solver_steps=row.get("solver_steps"),
+            not_run=limit,
+            device_peak_bytes=row.get("peak"),
+        )
+        if method.whole_network:
+            return cell
+        head = _estimate(found, steps, "head_time_ms", None if time is None else time.median_ms)
+        return dataclasses.replace(
+            cell,
+            time_ms=Estimate(head.value + network_ms, head.measured),
+            head_time_ms=head,
+            head_memory=_estimate(found, steps, "head_memory", row["bytes"]),
+        )
+
+
+def _at(cells: Sequence[Cell], steps: int, field: str) -> float | None:
+    """Return what a field of measured `cells` comes to at `steps`; `None` without any."""
+    measured = [(cell.steps, getattr(cell, field).value) for cell in cells if getattr(cell, field).measured]
+    return go_on(*zip(*measured, strict=True), steps) if measured else None
+
+
+def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | None) -> Estimate:
+    if measured is not None:
+        return Estimate(measured, True)
+    expected = _at(found, steps, field)
+    if expected is None:
+        raise ValueError("The first number of steps of every method must be one that fits and can be run in time.")
+    return Estimate(expected, False)
+
+
+def _beyond(cell: Cell, limit: float) -> bool:
+    """Whether a program takes more than the machine, and the paper's, have: then more steps are not compiled."""
+    return cell.memory.value > limit
+
+
+def _measurement(row: Mapping[str, Any]) -> Measurement:
+    return Measurement(**{**row, "quartiles_ms": tuple(row["quartiles_ms"])})
+
+
+def restore(content: Mapping[str, Any]) -> Efficiency:
+    """Return a result from its numbers as they are in JSON."""
+    return converter.structure(json.loads(json.dumps(content)), Efficiency)

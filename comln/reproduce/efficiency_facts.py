@@ -1,0 +1,185 @@
+"""What the paper says of memory and time, judged by what was measured."""
+
+__all__ = ["Fact", "Verdict", "facts"]
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from comln.reproduce.efficiency import PAPER_BYTES, Cell, Efficiency
+from comln.reproduce.extrapolation import crossing
+from comln.reproduce.meta_gradient_programs import METHODS
+from comln.reproduce.quantities import in_bytes, in_time, three_digits
+
+COMLN_NAMES = ("comln-euler", "comln-rk", "comln-span")
+ALIKE = 1.05
+"""Up to this ratio two amounts of memory are equal; `FLAT` within a method."""
+
+FLAT = 1.01
+AS_LONG = 1.5
+"""Up to this ratio, either way, two times match; above `MUCH` one is much longer."""
+
+MUCH = 2.0
+FEW_STEPS = 10
+"""Of gradient descent, where the paper says "a small number"."""
+
+
+class Verdict(enum.StrEnum):
+    """Whether a claim is borne out here."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A claim, its verdict, and the numbers that it rests on."""
+
+    claim: str
+    verdict: Verdict
+    evidence: str
+
+
+def _judged(claim: str, holds: bool, evidence: str) -> Fact:
+    return Fact(claim, Verdict.HOLDS if holds else Verdict.REFUTED, evidence)
+
+
+def facts(result: Efficiency) -> tuple[Fact, ...]:
+    """Return the paper's claims of section 5.2, and one of ours."""
+    return tuple(_facts(result))
+
+
+def _facts(result: Efficiency) -> Iterator[Fact]:
+    yield _flat(result)
+    yield _growing(result)
+    yield _equal_memory(result)
+    yield _euler_in_turns(result)
+    yield _euler_with_network(result)
+    yield _adaptive(result)
+    yield _ours(result)
+
+
+def _flat(result: Efficiency) -> Fact:
+    spans, parts = [], []
+    for name in COMLN_NAMES:
+        whole = [cell.memory.value for cell in result.of(name) if cell.memory.measured]
+        head = [cell.head_memory.value for cell in result.of(name) if cell.head_memory and cell.head_memory.measured]
+        spans += [max(values) / min(values) for values in (whole, head)]
+        parts.append(f"{METHODS[name].title} {in_bytes(max(whole))} ({in_bytes(max(head))} without the network)")
+    last = result.of(COMLN_NAMES[0])[-1].steps
+    evidence = f"{'; '.join(parts)}: one program for every T, here up to that of {last:,} steps."
+    return _judged("The memory of COMLN does not grow with T.", max(spans) <= FLAT, evidence)
+
+
+def _growing(result: Efficiency) -> Fact:
+    maml, imaml = ([cell for cell in result.of(name) if cell.memory.measured] for name in ("maml", "imaml"))
+    anil = [(cell.steps, cell.head_memory.value) for cell in result.of("anil") if cell.head_memory is not None]
+    per_step = (maml[-1].memory.value - maml[-2].memory.value) / (maml[-1].steps - maml[-2].steps)
+    anil_per_step = (anil[-1][1] - anil[-2][1]) / (anil[-1][0] - anil[-2][0])
+    flat = max(cell.memory.value for cell in imaml) / min(cell.memory.value for cell in imaml)
+    estimates = [(cell.steps, cell.memory.value) for cell in result.of("maml")]
+    full = _crossing_of_limit(*zip(*estimates, strict=True))
+    evidence = (
+        f"MAML {in_bytes(per_step)} and ANIL {in_bytes(anil_per_step)} for each step; {full}; iMAML "
+        f"{in_bytes(imaml[-1].memory.value)} whatever the number of steps."
+    )
+    grows = maml[-1].memory.value > MUCH * maml[0].memory.value and anil[-1][1] > MUCH * anil[0][1]
+    claim = "The memory of MAML and ANIL grows with the number of steps, that of iMAML does not."
+    return _judged(claim, grows and flat <= FLAT, evidence)
+
+
+def _crossing_of_limit(steps: tuple[int, ...], values: tuple[float, ...]) -> str:
+    at = crossing(steps, values, [PAPER_BYTES] * len(steps))
+    what = f"{in_bytes(PAPER_BYTES)}, the paper's GPU,"
+    return f"MAML fills {what} at {at:,.0f} steps" if at is not None else f"MAML does not fill {what} here"
+
+
+def _equal_memory(result: Efficiency) -> Fact:
+    anil, comln = result.of("anil"), result.of("comln-rk")
+    few = next(i for i, cell in enumerate(anil) if cell.steps >= FEW_STEPS)
+    ratio = comln[few].memory.value / anil[few].memory.value
+    steps = [cell.steps for cell in anil]
+    whole = crossing(
+        steps, [cell.memory.value for cell in anil], [ALIKE * cell.memory.value for cell in comln[: len(anil)]]
+    )
+    heads = {name: _crossing_of_heads(anil, result.of(name)) for name in ("comln-rk", "comln-span")}
+    upto = f"up to {whole:,.0f} steps" if whole is not None else f"up to {steps[-1]:,} steps, the most here,"
+    evidence = (
+        f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's; {upto} ANIL's is at most "
+        f"{100 * (ALIKE - 1):.0f} % more, since the network takes most. Without the network ANIL's equals COMLN, RK's "
+        f"at {heads['comln-rk']} and SpanAdjoint's at {heads['comln-span']}."
+    )
+    claim = "The memory of COMLN equals that of ANIL at a small number of steps."
+    return _judged(claim, 1 / ALIKE <= ratio <= ALIKE, evidence)
+
+
+def _crossing_of_heads(anil: list[Cell], comln: list[Cell]) -> str:
+    pairs = [
+        (a.steps, a.head_memory.value, c.head_memory.value)
+        for a, c in zip(anil, comln, strict=True)
+        if a.head_memory is not None and c.head_memory is not None
+    ]
+    at = crossing(*zip(*pairs, strict=True))
+    return "no number of steps here" if at is None else f"{at:,.0f} steps"
+
+
+def _euler_in_turns(result: Efficiency) -> Fact:
+    heads, steps = result.turns.heads, result.turns.steps
+    euler, anil = heads["comln-euler"], heads["anil"]
+    ratio = euler.median_ms / anil.median_ms
+    spread = euler.quartiles_ms[0] / anil.quartiles_ms[1], euler.quartiles_ms[1] / anil.quartiles_ms[0]
+    evidence = (
+        f"in turns at {steps:,} steps, {in_time(euler.median_ms)} against {in_time(anil.median_ms)}: "
+        f"{three_digits(ratio)} times ANIL's ({three_digits(spread[0])} to {three_digits(spread[1])} by quartiles)."
+    )
+    claim = "With Euler steps, COMLN takes the time of ANIL, the network not counted."
+    return _judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
+
+
+def _both_measured(a: list[Cell], b: list[Cell]) -> tuple[Cell, Cell]:
+    """Return the cells of the largest number of steps at which both were run."""
+    pairs = [(x, y) for x in a for y in b if x.steps == y.steps and x.time_ms.measured and y.time_ms.measured]
+    return max(pairs, key=lambda pair: pair[0].steps)
+
+
+def _euler_with_network(result: Efficiency) -> Fact:
+    euler, anil = _both_measured(result.of("comln-euler"), result.of("anil"))
+    ratio = euler.time_ms.value / anil.time_ms.value
+    evidence = (
+        f"at {euler.steps:,} steps, the most at which both were run, {in_time(euler.time_ms.value)} against "
+        f"{in_time(anil.time_ms.value)}: {three_digits(ratio)} times ANIL's."
+    )
+    claim = "With Euler steps, COMLN takes the time of ANIL, the network counted."
+    return _judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
+
+
+def _adaptive(result: Efficiency) -> Fact:
+    euler_cells, rk_cells = result.of("comln-euler"), result.of("comln-rk")
+    euler, rk = _both_measured(euler_cells, rk_cells)
+    ratio = euler.time_ms.value / rk.time_ms.value
+    pairs = [
+        (e.steps, e.head_time_ms.value, r.head_time_ms.value)
+        for e, r in zip(euler_cells, rk_cells, strict=True)
+        if e.head_time_ms is not None and r.head_time_ms is not None
+    ]
+    at = crossing(*zip(*pairs, strict=True))
+    since = f"its head is the faster one from {at:,.0f} steps on" if at is not None else "its head is never faster"
+    last = rk_cells[-1]
+    evidence = (
+        f"at {euler.steps:,} steps, the most that Euler was run for, {in_time(rk.time_ms.value)} against "
+        f"{in_time(euler.time_ms.value)} with Euler: {three_digits(ratio)} times faster, the network counted; {since}. "
+        f"To the time of {last.steps:,} steps it takes {last.solver_steps} steps of its own."
+    )
+    return _judged("An adaptive solver is much faster.", ratio >= MUCH, evidence)
+
+
+def _ours(result: Efficiency) -> Fact:
+    rk, span = (result.turns.heads[name] for name in ("comln-rk", "comln-span"))
+    time, memory = rk.median_ms / span.median_ms, rk.temporary_bytes / span.temporary_bytes
+    evidence = (
+        f"in turns at the time of {result.turns.steps:,} steps, the network not counted: {in_time(span.median_ms)} "
+        f"against {in_time(rk.median_ms)}, {three_digits(time)} times faster; {in_bytes(span.temporary_bytes)} against "
+        f"{in_bytes(rk.temporary_bytes)}, {three_digits(memory)} times less."
+    )
+    claim = "SpanAdjoint (ours) is faster than sensitivities carried forward, in less memory."
+    return _judged(claim, time > 1 and memory > 1, evidence)

@@ -1,0 +1,187 @@
+"""The picture, the tables and the page of Figures 3 and 4."""
+
+__all__ = ["describe", "draw", "fact_lines", "note", "numbers", "tables", "write"]
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from comln.reproduce.efficiency import NAMES, PAPER_BYTES, Cell, Efficiency
+from comln.reproduce.efficiency_facts import facts
+from comln.reproduce.extrapolation import Estimate
+from comln.reproduce.meta_gradient_programs import METHODS, STEP
+from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
+from comln.reproduce.quantities import in_bytes, in_time, three_digits
+from comln.run import converter
+
+COLOURS = {
+    "maml": "#999999",
+    "anil": "#0072b2",
+    "checkpointed-anil": "#56b4e9",
+    "imaml": "#cc79a7",
+    "comln-euler": "#e69f00",
+    "comln-rk": "#d55e00",
+    "comln-span": "#009e73",
+}
+MARKERS = {"maml": "s", "anil": "o", "checkpointed-anil": "v", "imaml": "^", "comln-euler": "D", "comln-rk": "o"}
+GREY = "#8a8f96"
+
+
+def draw(result: Efficiency) -> Figure:
+    """Return the picture: memory and time of the whole as in the paper, and below of the head alone."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 7.6), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True)
+        _panel(panels[0, 0], result, lambda cell: cell.memory, 1e6)
+        _panel(panels[0, 1], result, lambda cell: cell.time_ms, 1e3)
+        _panel(panels[1, 0], result, lambda cell: cell.head_memory, 1e6)
+        _panel(panels[1, 1], result, lambda cell: cell.head_time_ms, 1e3)
+        _limits(panels[0, 0], result)
+        panels[0, 0].set(title="(a) Memory, network included", ylabel="memory, MB")
+        panels[0, 1].set(title="(b) Time, network included", ylabel="time, s")
+        panels[1, 0].set(title="(c) Memory, head alone", ylabel="memory, MB")
+        panels[1, 1].set(title="(d) Time, head alone", ylabel="time, s")
+        for axes in panels[1]:
+            axes.set_xlabel(f"inner steps $n$ ($T = {STEP:g}\\,n$)")
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _panel(axes: Axes, result: Efficiency, of: Callable[[Cell], Estimate | None], unit: float) -> None:
+    """Draw a line for each method: solid between numbers that were measured, dashed on to others."""
+    for name in NAMES:
+        points = [(cell.steps, estimate) for cell in result.of(name) if (estimate := of(cell)) is not None]
+        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.6}
+        marker = {"marker": MARKERS.get(name, "*"), "markersize": 7 if name not in MARKERS else 4.5}
+        solid = [(steps, estimate.value / unit) for steps, estimate in points if estimate.measured]
+        axes.plot(*_columns(solid), **style, **marker, label=METHODS[name].title)
+        if len(solid) < len(points):
+            rest = [(steps, estimate.value / unit) for steps, estimate in points if not estimate.measured]
+            axes.plot(*_columns([*solid[-1:], *rest]), **style, linestyle="--", alpha=0.8)
+    axes.set(xscale="log", yscale="log")
+    axes.grid(color="#8a8f9630", linewidth=0.6)
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [steps for steps, _ in points], [value for _, value in points]
+
+
+def _limits(axes: Axes, result: Efficiency) -> None:
+    """Draw the memory of this machine and of the paper's."""
+    for count, text, below in (
+        (PAPER_BYTES, "32 GiB, the paper's GPU", False),
+        (result.limit_bytes, "most that is run here", True),
+    ):
+        axes.axhline(count / 1e6, color=GREY, linewidth=0.9, linestyle=":")
+        axes.annotate(
+            text,
+            (1.0, count / 1e6),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -9 if below else 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+            color=GREY,
+        )
+
+
+# What is written and printed
+
+
+def numbers(result: Efficiency, target: str) -> dict[str, Any]:
+    """Return the numbers as JSON can hold them, with the claims."""
+    return {
+        "target": target,
+        **converter.unstructure(result, Efficiency),
+        "facts": [asdict(fact) for fact in facts(result)],
+    }
+
+
+def tables(result: Efficiency) -> Iterator[Table]:
+    """Yield memory and time, of the whole and of the head alone; what was not measured has a `~` before it."""
+    columns: list[tuple[str, Callable[[Cell], Estimate | None], Callable[[float], str]]] = [
+        ("Memory, network included", lambda cell: cell.memory, in_bytes),
+        ("Time, network included", lambda cell: cell.time_ms, in_time),
+        ("Memory, head alone", lambda cell: cell.head_memory, in_bytes),
+        ("Time, head alone", lambda cell: cell.head_time_ms, in_time),
+    ]
+    shown = [steps for steps in result.spending.steps if str(steps).strip("0") == "1"]
+    for title, of, words in columns:
+        rows = [["method", *(f"n = {steps:,}" for steps in shown)]]
+        for name in NAMES:
+            found = {cell.steps: estimate for cell in result.of(name) if (estimate := of(cell)) is not None}
+            if found:
+                rows.append([METHODS[name].title, *(_words(found.get(steps), words) for steps in shown)])
+        yield title, rows
+    yield _whole_in_turns(result)
+
+
+def _words(estimate: Estimate | None, words: Callable[[float], str]) -> str:
+    return "" if estimate is None else f"{'' if estimate.measured else '~'}{words(estimate.value)}"
+
+
+def _whole_in_turns(result: Efficiency) -> Table:
+    """Return how whole programs compare with the sum of network and head, which stands for them above."""
+    turns = result.turns
+    rows = [["method", "whole", "network + head", "ratio"]]
+    for name, whole in turns.whole.items():
+        together = turns.network.median_ms + turns.heads[name].median_ms
+        ratio = three_digits(whole.median_ms / together)
+        rows.append([METHODS[name].title, in_time(whole.median_ms), in_time(together), ratio])
+    return f"Whole programs at {turns.steps:,} steps, and the sum of their parts", rows
+
+
+def fact_lines(result: Efficiency) -> Iterator[str]:
+    """Yield each claim with its verdict and the numbers that it rests on."""
+    for fact in facts(result):
+        yield f"{fact.verdict}: {fact.claim} {fact.evidence[0].upper()}{fact.evidence[1:]}"
+
+
+def note(result: Efficiency) -> str:
+    """Return how the numbers came about."""
+    spending = result.spending
+    return (
+        f"One task, 5 ways, 5 support and 15 query examples a class, {spending.image_size} x {spending.image_size} "
+        f"pixels, {result.features:,} features, single precision, steps of {STEP:g} or time T = {STEP:g} n. Memory is "
+        "the compiler's figure besides arguments and results; times are medians. The time of methods that adapt a head "
+        f"alone is that of their head and of the network, {in_time(result.network.median_ms)}, measured apart. A ~ "
+        "marks what was not measured but extrapolated along a line: programs of more than "
+        f"{in_bytes(result.limit_bytes)} are not run, nor those that are expected to take more than "
+        f"{spending.longest_s:g} s, and of those of more than {in_bytes(max(PAPER_BYTES, result.limit_bytes))} only "
+        "the smallest is compiled."
+    )
+
+
+def describe(result: Efficiency) -> str:
+    """Return the tables and the claims as text."""
+    return "\n".join([as_text(tables(result)), "", *fact_lines(result)])
+
+
+def write(result: Efficiency, folder: Path, target: str, title: str, files: Sequence[str]) -> list[Path]:
+    """Write the `files` into an existing folder, each whole or not at all, and return their paths."""
+    svg, png = render(draw(result), target)
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in fact_lines(result))
+    explanation = f"<p>{html.escape(note(result))} Lines are dashed there.</p>{METHODS_EXPLAINED}<ul>{lines}</ul>"
+    page = Page(title, svg, explanation, tables(result), f"{target} --budget {result.budget}")
+    contents = (
+        as_json(numbers(result, target)),
+        svg.encode(),
+        png,
+        page.html(result.environment).encode(),
+    )
+    return write_files(folder, dict(zip(files, contents, strict=True)))
+
+
+METHODS_EXPLAINED = """
+<p>MAML and iMAML adapt the whole network, with convolutions that can be differentiated twice; iMAML solves its linear
+system by five conjugate gradients. ANIL keeps every step for the way back, or every √n-th (checkpoints). COMLN with
+Euler and with RK (Dormand and Prince) carries sensitivities forward, as the paper does; SpanAdjoint is our reverse
+mode. That the adjoint method of Neural ODEs is unstable here is shown by <code>comln reproduce figure2</code>.</p>
+"""
