@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from comln.reproduce import glyphs, task_horizon
+from comln.reproduce import efficiency_page, glyphs, table1, task_horizon
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -129,7 +129,18 @@ def comparison():
         "The machine did other work at low priority. "
         f"{where(result)}"
     )
-    return "\n\n".join([*parts, "## A horizon for each task\n\n" + HORIZONS, *horizons()])
+    return "\n\n".join(
+        [
+            *parts,
+            f"## A horizon for each task\n\n{HORIZONS}",
+            *horizons(),
+            f"## Memory and time of the meta-gradient\n\n{EFFICIENCY}",
+            *efficiency("figure3", "Conv-4"),
+            *efficiency("figure4", "ResNet-12"),
+            f"## Memory in theory and measured\n\n{ORDERS}",
+            *orders(),
+        ]
+    )
 
 
 def horizons():
@@ -152,6 +163,50 @@ tasks of all shapes; the horizons are then learned on embeddings of the validati
 the test scripts, 30 % of the support labels wrong in half of the kinds. The best T of each task is the one of least
 loss on its own query examples, of 25 from 0.1 to 1000: nobody can know it. `comln reproduce task-horizon` repeats
 it."""
+
+
+def efficiency(target, network):
+    """Return the claims and the tables of Figure 3 or 4, or that it was not measured yet."""
+    content = committed(target)
+    if content is None:
+        return [f"{network}: not measured yet; `comln reproduce {target}` writes the numbers."]
+    result = efficiency_page.restore(content)
+    claims = "\n".join(f"- {line}" for line in efficiency_page.fact_lines(result))
+    tables = [
+        markdown((f"{network}: {title[0].lower()}{title[1:]}", rows)) for title, rows in efficiency_page.tables(result)
+    ]
+    return [
+        f"### {network} (`comln reproduce {target}`)",
+        claims,
+        *tables,
+        f"{efficiency_page.note(result)} {where(content)}",
+    ]
+
+
+def orders():
+    """Return the tables of Table 1, or that it was not measured yet."""
+    content = committed("table1")
+    if content is None:
+        return ["Not measured yet; the command writes the numbers."]
+    tables = [markdown(table) for table in table1.tables(table1.restore(content))]
+    return [*tables, f"{table1.note()} {where(content)}"]
+
+
+def committed(target):
+    """Return the numbers of a target, if there are any."""
+    path = ROOT / f"benchmarks/results/{target}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+EFFICIENCY = """\
+The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps, a
+horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
+the paper's section 5.2 stands with its verdict here and the numbers that it rests on. That the adjoint method is
+unstable, and carrying sensitivities forward is not, is shown by `comln reproduce figure2`."""
+
+ORDERS = """\
+The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. `comln reproduce
+table1` repeats it."""
 
 
 def pages():

@@ -1,22 +1,20 @@
 """Memory and time of the meta-gradient of one task against the number of inner steps: Figures 3 and 4 measured."""
 
-__all__ = ["NAMES", "PAPER_BYTES", "Cell", "Efficiency", "Interleaved", "Limit", "Spending", "compute", "restore"]
+__all__ = ["NAMES", "PAPER_BYTES", "Cell", "Efficiency", "Interleaved", "Limit", "Spending", "compute"]
 
 import dataclasses
 import enum
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from comln.backbones import Normalisation
 from comln.backbones.layers import convolve
-from comln.episode import Episode, Examples
+from comln.episode import Episode
 from comln.episodic import embed_batch
 from comln.recipes.backbones import BackboneConfig
 from comln.reproduce.extrapolation import Estimate, go_on
@@ -49,7 +47,7 @@ NAMES = ("maml", "anil", "checkpointed-anil", "imaml", "comln-euler", "comln-rk"
 ORDER = ("comln-span", "comln-rk", "comln-euler", "checkpointed-anil", "anil", "imaml", "maml")
 """In which they are measured: on accelerators the peak of a process can only grow, so the frugal ones come first."""
 
-HEAD_NAMES = ("anil", "comln-euler", "comln-rk", "comln-span")
+HEAD_NAMES = ("anil", "comln-euler", "comln-span-euler", "comln-rk", "comln-span")
 """Of the methods that are also timed in turns with one another."""
 
 WAYS, SHOTS, QUERIES = 5, 5, 15
@@ -175,7 +173,7 @@ class _Measuring:
         cells: list[Cell] = []
         for name in ORDER:
             cells += self._cells(METHODS[name], network.median_ms)
-        heads = self._part("turns", "heads in turns", {"steps": spending.turns}, self._heads)
+        heads = self._part("turns", "heads in turns", {"steps": spending.turns, "methods": HEAD_NAMES}, self._heads)
         whole = self._part("whole", "whole programs in turns", {"steps": spending.turns}, self._whole_in_turns)
         turns = Interleaved(
             spending.turns,
@@ -370,8 +368,3 @@ def _beyond(cell: Cell, limit: float) -> bool:
 
 def _measurement(row: Mapping[str, Any]) -> Measurement:
     return Measurement(**{**row, "quartiles_ms": tuple(row["quartiles_ms"])})
-
-
-def restore(content: Mapping[str, Any]) -> Efficiency:
-    """Return a result from its numbers as they are in JSON."""
-    return converter.structure(json.loads(json.dumps(content)), Efficiency)

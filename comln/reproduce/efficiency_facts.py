@@ -125,12 +125,13 @@ def _crossing_of_heads(anil: list[Cell], comln: list[Cell]) -> str:
 
 def _euler_in_turns(result: Efficiency) -> Fact:
     heads, steps = result.turns.heads, result.turns.steps
-    euler, anil = heads["comln-euler"], heads["anil"]
+    euler, anil, ours = heads["comln-euler"], heads["anil"], heads["comln-span-euler"]
     ratio = euler.median_ms / anil.median_ms
     spread = euler.quartiles_ms[0] / anil.quartiles_ms[1], euler.quartiles_ms[1] / anil.quartiles_ms[0]
     evidence = (
         f"in turns at {steps:,} steps, {in_time(euler.median_ms)} against {in_time(anil.median_ms)}: "
-        f"{three_digits(ratio)} times ANIL's ({three_digits(spread[0])} to {three_digits(spread[1])} by quartiles)."
+        f"{three_digits(ratio)} times ANIL's ({three_digits(spread[0])} to {three_digits(spread[1])} by quartiles). "
+        f"By SpanAdjoint the same Euler steps take {in_time(ours.median_ms)}."
     )
     claim = "With Euler steps, COMLN takes the time of ANIL, the network not counted."
     return _judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)

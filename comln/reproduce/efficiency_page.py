@@ -1,9 +1,9 @@
 """The picture, the tables and the page of Figures 3 and 4."""
 
-__all__ = ["describe", "draw", "fact_lines", "note", "numbers", "tables", "write"]
+__all__ = ["describe", "draw", "fact_lines", "note", "numbers", "restore", "tables", "write"]
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,15 @@ COLOURS = {
     "comln-rk": "#d55e00",
     "comln-span": "#009e73",
 }
-MARKERS = {"maml": "s", "anil": "o", "checkpointed-anil": "v", "imaml": "^", "comln-euler": "D", "comln-rk": "o"}
+MARKERS = {
+    "maml": "s",
+    "anil": "o",
+    "checkpointed-anil": "v",
+    "imaml": "^",
+    "comln-euler": "D",
+    "comln-rk": "h",
+    "comln-span": "*",
+}
 GREY = "#8a8f96"
 
 
@@ -56,10 +64,11 @@ def draw(result: Efficiency) -> Figure:
 
 def _panel(axes: Axes, result: Efficiency, of: Callable[[Cell], Estimate | None], unit: float) -> None:
     """Draw a line for each method: solid between numbers that were measured, dashed on to others."""
-    for name in NAMES:
+    for number, name in enumerate(NAMES):
         points = [(cell.steps, estimate) for cell in result.of(name) if (estimate := of(cell)) is not None]
         style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.6}
-        marker = {"marker": MARKERS.get(name, "*"), "markersize": 7 if name not in MARKERS else 4.5}
+        # Smaller ones later, so that where lines coincide all markers are seen.
+        marker = {"marker": MARKERS[name], "markersize": 8.5 - 0.75 * number}
         solid = [(steps, estimate.value / unit) for steps, estimate in points if estimate.measured]
         axes.plot(*_columns(solid), **style, **marker, label=METHODS[name].title)
         if len(solid) < len(points):
@@ -102,6 +111,12 @@ def numbers(result: Efficiency, target: str) -> dict[str, Any]:
         **converter.unstructure(result, Efficiency),
         "facts": [asdict(fact) for fact in facts(result)],
     }
+
+
+def restore(content: Mapping[str, Any]) -> Efficiency:
+    """Return a result from its `numbers`."""
+    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
+    return converter.structure(rest, Efficiency)
 
 
 def tables(result: Efficiency) -> Iterator[Table]:

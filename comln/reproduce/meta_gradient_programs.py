@@ -120,6 +120,12 @@ METHODS = {
         Method("comln-rk", "COMLN, RK", _flow(ForwardSensitivity(), DORMAND_PRINCE), fixed_program=True),
         Method("comln-span", "COMLN, SpanAdjoint", _flow(SpanAdjoint(), Integrator()), fixed_program=True),
         Method(
+            "comln-span-euler",
+            "COMLN, Euler, SpanAdjoint",
+            _flow(SpanAdjoint(), Integrator.euler(STEP, MOST_EULER_STEPS)),
+            fixed_program=True,
+        ),
+        Method(
             "comln-naive",
             "COMLN, whole Jacobians",
             _flow(NaiveForwardSensitivity(), DORMAND_PRINCE),
@@ -127,7 +133,8 @@ METHODS = {
         ),
     )
 }
-"""By name. `comln-euler` and `comln-rk` carry the paper's forward sensitivities, `comln-span` is ours."""
+"""By name. `comln-euler` and `comln-rk` carry the paper's forward sensitivities, `comln-span` and `-span-euler` are
+ours."""
 
 
 @dataclass(frozen=True)
