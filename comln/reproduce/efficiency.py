@@ -352,16 +352,16 @@ def _at(cells: Sequence[Cell], steps: int, field: str) -> float | None:
     return go_on(*zip(*measured, strict=True), steps) if measured else None
 
 
-def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | None) -> Estimate:
+def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | int | None) -> Estimate:
     if measured is not None:
-        return Estimate(measured, True)
+        return Estimate(float(measured), True)
     expected = _at(found, steps, field)
     if expected is None:
         raise ValueError("The first number of steps of every method must be one that fits and can be run in time.")
     return Estimate(expected, False)
 
 
-def _beyond(cell: Cell, limit: float) -> bool:
+def _beyond(cell: Cell, limit: int) -> bool:
     """Whether a program takes more than the machine, and the paper's, have: then more steps are not compiled."""
     return cell.memory.value > limit
 

@@ -89,7 +89,7 @@ def _growing(result: Efficiency) -> Fact:
 
 
 def _crossing_of_limit(steps: tuple[int, ...], values: tuple[float, ...]) -> str:
-    at = crossing(steps, values, [PAPER_BYTES] * len(steps))
+    at = crossing(steps, values, [float(PAPER_BYTES)] * len(steps))
     what = f"{in_bytes(PAPER_BYTES)}, the paper's GPU,"
     return f"MAML fills {what} at {at:,.0f} steps" if at is not None else f"MAML does not fill {what} here"
 
@@ -98,16 +98,14 @@ def _equal_memory(result: Efficiency) -> Fact:
     anil, comln = result.of("anil"), result.of("comln-rk")
     few = next(i for i, cell in enumerate(anil) if cell.steps >= FEW_STEPS)
     ratio = comln[few].memory.value / anil[few].memory.value
-    steps = [cell.steps for cell in anil]
-    whole = crossing(
-        steps, [cell.memory.value for cell in anil], [ALIKE * cell.memory.value for cell in comln[: len(anil)]]
-    )
     heads = {name: _crossing_of_heads(anil, result.of(name)) for name in ("comln-rk", "comln-span")}
-    upto = f"up to {whole:,.0f} steps" if whole is not None else f"up to {steps[-1]:,} steps, the most here,"
+    ratios = [a.memory.value / c.memory.value for a, c in zip(anil, comln, strict=True)]
+    above = next((i for i, ratio in enumerate(ratios) if ratio > ALIKE), len(anil))
+    then = f", at {anil[above].steps:,} steps {three_digits(ratios[above])} times as much" if above < len(anil) else ""
     evidence = (
-        f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's; {upto} ANIL's is at most "
-        f"{100 * (ALIKE - 1):.0f} % more, since the network takes most. Without the network ANIL's equals COMLN, RK's "
-        f"at {heads['comln-rk']} and SpanAdjoint's at {heads['comln-span']}."
+        f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's; ANIL's is at most "
+        f"{100 * (ALIKE - 1):.0f} % more up to {anil[above - 1].steps:,} steps, since the network takes most{then}. "
+        f"Without the network ANIL's equals COMLN, RK's at {heads['comln-rk']} and SpanAdjoint's at {heads['comln-span']}."
     )
     claim = "The memory of COMLN equals that of ANIL at a small number of steps."
     return _judged(claim, 1 / ALIKE <= ratio <= ALIKE, evidence)

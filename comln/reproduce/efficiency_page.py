@@ -39,6 +39,7 @@ MARKERS = {
     "comln-span": "*",
 }
 GREY = "#8a8f96"
+FARTHEST = 30
 
 
 def draw(result: Efficiency) -> Figure:
@@ -64,17 +65,21 @@ def draw(result: Efficiency) -> Figure:
 
 def _panel(axes: Axes, result: Efficiency, of: Callable[[Cell], Estimate | None], unit: float) -> None:
     """Draw a line for each method: solid between numbers that were measured, dashed on to others."""
+    measured: list[float] = []
     for number, name in enumerate(NAMES):
         points = [(cell.steps, estimate) for cell in result.of(name) if (estimate := of(cell)) is not None]
         style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.6}
         # Smaller ones later, so that where lines coincide all markers are seen.
-        marker = {"marker": MARKERS[name], "markersize": 8.5 - 0.75 * number}
+        marker = {"marker": MARKERS[name], "markersize": 6.5 - 0.45 * number}
         solid = [(steps, estimate.value / unit) for steps, estimate in points if estimate.measured]
+        measured += [value for _, value in solid]
         axes.plot(*_columns(solid), **style, **marker, label=METHODS[name].title)
         if len(solid) < len(points):
             rest = [(steps, estimate.value / unit) for steps, estimate in points if not estimate.measured]
             axes.plot(*_columns([*solid[-1:], *rest]), **style, linestyle="--", alpha=0.8)
     axes.set(xscale="log", yscale="log")
+    # Lines that go on far above all that was measured leave the picture.
+    axes.set_ylim(top=min(axes.get_ylim()[1], FARTHEST * max(measured)))
     axes.grid(color="#8a8f9630", linewidth=0.6)
 
 
@@ -84,18 +89,16 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
 
 def _limits(axes: Axes, result: Efficiency) -> None:
     """Draw the memory of this machine and of the paper's."""
-    for count, text, below in (
-        (PAPER_BYTES, "32 GiB, the paper's GPU", False),
-        (result.limit_bytes, "most that is run here", True),
-    ):
+    limits = sorted([(PAPER_BYTES, "32 GiB, the paper's GPU"), (result.limit_bytes, "most that is run here")])
+    for (count, text), away in zip(limits, (-9, 3), strict=True):
         axes.axhline(count / 1e6, color=GREY, linewidth=0.9, linestyle=":")
         axes.annotate(
             text,
-            (1.0, count / 1e6),
+            (0.55, count / 1e6),
             xycoords=("axes fraction", "data"),
-            xytext=(0, -9 if below else 3),
+            xytext=(0, away),
             textcoords="offset points",
-            ha="right",
+            ha="center",
             fontsize=7,
             color=GREY,
         )

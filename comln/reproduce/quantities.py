@@ -3,7 +3,7 @@
 __all__ = ["in_bytes", "in_time", "three_digits"]
 
 
-def three_digits(value: float) -> str:
+def three_digits(value: float | int) -> str:
     """Return a number with three significant digits, without an exponent.
 
     >>> three_digits(0.01234), three_digits(1.0), three_digits(42.74), three_digits(12345.6)
@@ -17,7 +17,7 @@ def three_digits(value: float) -> str:
     return f"{value:.{decimals if abs(value) < 10 else 1}f}"
 
 
-def in_bytes(count: float) -> str:
+def in_bytes(count: float | int) -> str:
     """Return an amount of memory, in powers of ten.
 
     >>> in_bytes(950), in_bytes(7.12e6), in_bytes(33.5e9)

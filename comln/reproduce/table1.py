@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from comln.episode import Episode, Examples
 from comln.learners import MAML
+from comln.learners.whole_network import WholeNetwork
 from comln.recipes.backbones import BackboneConfig, Conv4Config, ResNet12Config
 from comln.reproduce.measure import environment, temporary_bytes
 from comln.reproduce.meta_gradient_programs import CHANNELS, METHODS, Method, head_program, whole_program
@@ -202,11 +203,14 @@ def _row(counts: Counts, steps: tuple[int, int], size: str, method: str, measure
 
 
 def _counts(size: Size) -> Counts:
-    learner = eqx.filter_eval_shape(METHODS["maml"].build, size.network, size.image_size, size.ways, 1)
-    assert isinstance(learner, MAML)
-    adapted, _ = learner.network.split()
-    weights = sum(leaf.size for leaf in jax.tree.leaves(adapted))
-    return Counts(size.support, size.ways, learner.network.network.embedding_size, weights, 1)
+    def adapted() -> WholeNetwork:
+        learner = METHODS["maml"].build(size.network, size.image_size, size.ways, 1)
+        assert isinstance(learner, MAML)
+        return learner.network.split()[0]
+
+    weights = eqx.filter_eval_shape(adapted)
+    count = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return Counts(size.support, size.ways, weights.linear.weights.shape[1], count, 1)
 
 
 def _compile(method: Method, size: Size, steps: int) -> int:
