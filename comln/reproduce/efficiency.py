@@ -348,8 +348,9 @@ class _Measuring:
 
 def _at(cells: Sequence[Cell], steps: int, field: str) -> float | None:
     """Return what a field of measured `cells` comes to at `steps`; `None` without any."""
-    measured = [(cell.steps, getattr(cell, field).value) for cell in cells if getattr(cell, field).measured]
-    return go_on(*zip(*measured, strict=True), steps) if measured else None
+    measured = [cell for cell in cells if getattr(cell, field).measured]
+    values = [getattr(cell, field).value for cell in measured]
+    return go_on([cell.steps for cell in measured], values, steps) if measured else None
 
 
 def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | int | None) -> Estimate:

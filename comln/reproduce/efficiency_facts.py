@@ -98,14 +98,14 @@ def _equal_memory(result: Efficiency) -> Fact:
     anil, comln = result.of("anil"), result.of("comln-rk")
     few = next(i for i, cell in enumerate(anil) if cell.steps >= FEW_STEPS)
     ratio = comln[few].memory.value / anil[few].memory.value
-    heads = {name: _crossing_of_heads(anil, result.of(name)) for name in ("comln-rk", "comln-span")}
+    rk, span = (_crossing_of_heads(anil, result.of(name)) for name in ("comln-rk", "comln-span"))
     ratios = [a.memory.value / c.memory.value for a, c in zip(anil, comln, strict=True)]
     above = next((i for i, ratio in enumerate(ratios) if ratio > ALIKE), len(anil))
     then = f", at {anil[above].steps:,} steps {three_digits(ratios[above])} times as much" if above < len(anil) else ""
     evidence = (
         f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's; ANIL's is at most "
         f"{100 * (ALIKE - 1):.0f} % more up to {anil[above - 1].steps:,} steps, since the network takes most{then}. "
-        f"Without the network ANIL's equals COMLN, RK's at {heads['comln-rk']} and SpanAdjoint's at {heads['comln-span']}."
+        f"Without the network ANIL's equals COMLN, RK's at {rk} and SpanAdjoint's at {span}."
     )
     claim = "The memory of COMLN equals that of ANIL at a small number of steps."
     return _judged(claim, 1 / ALIKE <= ratio <= ALIKE, evidence)

@@ -72,7 +72,7 @@ def _maml(network: AbstractBackbone, ways: int, steps: int, key: PRNGKeyArray) -
 
 
 def _checkpointed_maml(network: AbstractBackbone, ways: int, steps: int, key: PRNGKeyArray) -> AbstractLearner:
-    return CheckpointedMAML(WholeNetwork.init(network, ways, key), STEP, steps)
+    return CheckpointedMAML(network=WholeNetwork.init(network, ways, key), step=STEP, steps=steps)
 
 
 def _imaml(network: AbstractBackbone, ways: int, steps: int, key: PRNGKeyArray) -> AbstractLearner:
@@ -84,7 +84,8 @@ def _anil(backbone: AbstractBackbone, ways: int, steps: int, key: PRNGKeyArray) 
 
 
 def _checkpointed_anil(backbone: AbstractBackbone, ways: int, steps: int, key: PRNGKeyArray) -> AbstractLearner:
-    return CheckpointedANIL(backbone, ANIL.init(backbone, ways, key).initial_weights, STEP, steps)
+    weights = ANIL.init(backbone, ways, key).initial_weights
+    return CheckpointedANIL(backbone=backbone, initial_weights=weights, step=STEP, steps=steps)
 
 
 def _comln(

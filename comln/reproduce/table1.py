@@ -227,10 +227,14 @@ def _compile(method: Method, size: Size, steps: int) -> int:
 def _task(size: Size, example: tuple[int, ...]) -> Episode:
     """Return the shapes of a task."""
 
-    def examples(count: int) -> Examples:
-        return Examples(*(jax.ShapeDtypeStruct((count, *rest), jnp.float32) for rest in (example, (size.ways,), ())))
+    def task() -> Episode:
+        def examples(count: int) -> Examples:
+            shapes = (count, *example), (count, size.ways), (count,)
+            return Examples(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
-    return Episode(examples(size.support), examples(size.ways * QUERIES))
+        return Episode(examples(size.support), examples(size.ways * QUERIES))
+
+    return eqx.filter_eval_shape(task)
 
 
 # What is written and printed

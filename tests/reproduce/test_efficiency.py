@@ -34,8 +34,8 @@ def test_checkpoints_do_not_change_the_meta_gradient(steps):
     anil = ANIL.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
     maml = MAML.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
     for plain, checkpointed in (
-        (anil, CheckpointedANIL(anil.backbone, anil.initial_weights, 0.3, steps)),
-        (maml, CheckpointedMAML(maml.network, 0.3, steps)),
+        (anil, CheckpointedANIL(backbone=anil.backbone, initial_weights=anil.initial_weights, step=0.3, steps=steps)),
+        (maml, CheckpointedMAML(network=maml.network, step=0.3, steps=steps)),
     ):
         (value, gradient), (expected, slope) = (objective_and_gradient(m, episode()) for m in (checkpointed, plain))
         assert float(value) == pytest.approx(float(expected), rel=1e-12)
@@ -45,14 +45,12 @@ def test_checkpoints_do_not_change_the_meta_gradient(steps):
 def test_all_exact_ways_with_euler_steps_give_one_meta_gradient():
     """ANIL, with and without checkpoints, and COMLN with Euler, by sensitivities and by SpanAdjoint."""
     names = ("anil", "checkpointed-anil", "comln-euler", "comln-span-euler")
-    start = METHODS["anil"].build_head(4, 3, 25).initial_weights
     found = []
     for name in names:
         program = head_program(METHODS[name].build_head(4, 3, 25), episode())
         (parameters, support, query), (steps, ok) = program.function(*program.arguments)
         assert ok and int(steps) == 25
         found.append((parameters.initial_weights, support, query))
-        np.testing.assert_array_equal(METHODS[name].build_head(4, 3, 25).initial_weights, start)
     for other in found[1:]:
         for ours, first in zip(other, found[0], strict=True):
             np.testing.assert_allclose(ours, first, rtol=1e-8, atol=1e-12)
