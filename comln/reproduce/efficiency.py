@@ -58,13 +58,19 @@ SHARE = 0.6
 """Of the device's memory that a program may take to be run: others need some too."""
 
 
+FEW = 10
+LEVEL = 0.01
+"""Up to this relative difference, two amounts of memory are the same."""
+
+
 @dataclass(frozen=True)
 class Spending:
     """What a budget buys.
 
     - `network`, `image_size`: what is measured.
     - `steps`: numbers of inner steps, ascending. `network_steps`: those of methods that adapt the whole network.
-    - `longest_s`: a meta-gradient that is expected to take longer is not run.
+    - `longest_s`: a meta-gradient that is expected to take longer, by those of fewer steps, is not run. The second
+      number of steps, if it is at most `FEW` times the first, is run in any case.
     - `seconds`: about how long to run each program, five times at least. `once_s`: one that takes longer, once.
     - `turns`: steps at which the heads are timed in turns.
     """
@@ -80,10 +86,15 @@ class Spending:
 
 
 class Limit(enum.StrEnum):
-    """Why a program was not run: its memory is more than there is, or it is expected to take too long."""
+    """Why there is no time of a program.
+
+    - `MEMORY`, `TIME`: it was not run, since it takes more memory than there is, or is expected to take too long.
+    - `FAILURE`: it was run, and its solver gave up.
+    """
 
     MEMORY = "memory"
     TIME = "time"
+    FAILURE = "failure"
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class Cell:
     - `head_memory`, `head_time_ms`: of the head's program; none for methods that adapt the whole network.
     - `quartiles_ms`, `calls`: of the program that was run, head or whole.
     - `solver_steps`: attempted inner steps.
-    - `not_run`: why not, where it was not.
+    - `limit`: why there is no time, where there is none.
     - `device_peak_bytes`: the device's peak, on accelerators, where running raised it.
     """
 
@@ -109,7 +120,7 @@ class Cell:
     quartiles_ms: tuple[float, float] | None = None
     calls: int = 0
     solver_steps: int | None = None
-    not_run: Limit | None = None
+    limit: Limit | None = None
     device_peak_bytes: int | None = None
 
 
@@ -271,10 +282,13 @@ class _Measuring:
             what = f"{method.title}, {steps:,} steps"
             ran = [cell for cell in found if cell.calls]
             expected = _at(ran, steps, "time_ms" if method.whole_network else "head_time_ms")
-            too_slow = expected is not None and expected > 1e3 * self.spending.longest_s
-            too_large = bool(found) and _beyond(found[-1], max(self.limit_bytes, PAPER_BYTES))
+            # In proportion to a single number of steps, a few more would look much longer than they are.
+            guessed = len(ran) > 1 or steps > FEW * self._grid(method)[0]
+            too_slow = not method.adaptive and guessed and (expected or 0.0) > 1e3 * self.spending.longest_s
+            too_large = bool(found) and found[-1].memory.value > max(self.limit_bytes, PAPER_BYTES)
+            known = method.whole_network and too_slow and _level(found) and steps != self._grid(method)[-1]
             memory, row = None, {"bytes": None, "time": None}
-            if not too_large:
+            if not (too_large or known):
                 memory = self._memory(method, steps, what)
                 details = {"method": method.name, "steps": steps, "run": not too_slow}
                 measure = functools.partial(self._measure, method, steps, not too_slow)
@@ -301,9 +315,9 @@ class _Measuring:
         if run and result["bytes"] <= self.limit_bytes:
             before = device_peak_bytes()
             _, (taken, ok) = compiled(*program.arguments)
-            if not ok:
-                raise ArithmeticError(f"{method.title} failed on the task of this figure at {steps} steps.")
             result |= {"solver_steps": int(taken), "peak": peak_raised_to(before, device_peak_bytes())}
+            if not ok:
+                return result | {"failed": True}
             functions: Mapping[str, Any] = {"program": (compiled, program.arguments)}
             timed = interleaved(functions, self.spending.seconds, slow_call_s=self.spending.once_s)
             result["time"] = asdict(timed["program"])
@@ -320,19 +334,22 @@ class _Measuring:
     ) -> Cell:
         """Return what was measured, and where it was not, what the cells `found` before it come to."""
         time = None if row["time"] is None else _measurement(row["time"])
+        memory = _estimate(found, steps, "memory", row["bytes"] if method.whole_network else whole_bytes)
+        run_bytes = memory.value if row["bytes"] is None else row["bytes"]
         limit = None
         if time is None:
-            limit = Limit.MEMORY if row["bytes"] is None or row["bytes"] > self.limit_bytes else Limit.TIME
+            limit = Limit.MEMORY if run_bytes > self.limit_bytes else Limit.TIME
+            limit = Limit.FAILURE if row.get("failed") else limit
         cell = Cell(
             method.name,
             steps,
             round(STEP * steps, 6),
-            memory=_estimate(found, steps, "memory", row["bytes"] if method.whole_network else whole_bytes),
+            memory=memory,
             time_ms=_estimate(found, steps, "time_ms", None if time is None else time.median_ms),
             quartiles_ms=None if time is None else time.quartiles_ms,
             calls=0 if time is None else time.calls,
             solver_steps=row.get("solver_steps"),
-            not_run=limit,
+            limit=limit,
             device_peak_bytes=row.get("peak"),
         )
         if method.whole_network:
@@ -362,9 +379,9 @@ def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | i
     return Estimate(expected, False)
 
 
-def _beyond(cell: Cell, limit: int) -> bool:
-    """Whether a program takes more than the machine, and the paper's, have: then more steps are not compiled."""
-    return cell.memory.value > limit
+def _level(found: Sequence[Cell]) -> bool:
+    """Whether the memory of the last two cells is the same: then only the greatest number of steps is compiled yet."""
+    return len(found) > 1 and abs(found[-1].memory.value / found[-2].memory.value - 1) < LEVEL
 
 
 def _measurement(row: Mapping[str, Any]) -> Measurement:

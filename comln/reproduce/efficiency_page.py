@@ -170,10 +170,11 @@ def note(result: Efficiency) -> str:
         f"pixels, {result.features:,} features, single precision, steps of {STEP:g} or time T = {STEP:g} n. Memory is "
         "the compiler's figure besides arguments and results; times are medians. The time of methods that adapt a head "
         f"alone is that of their head and of the network, {in_time(result.network.median_ms)}, measured apart. A ~ "
-        "marks what was not measured but extrapolated along a line: programs of more than "
-        f"{in_bytes(result.limit_bytes)} are not run, nor those that are expected to take more than "
-        f"{spending.longest_s:g} s, and of those of more than {in_bytes(max(PAPER_BYTES, result.limit_bytes))} only "
-        "the smallest is compiled."
+        "marks what was not measured but extrapolated along a line, or in proportion where there is one number, which "
+        f"is more than it would be: programs of more than {in_bytes(result.limit_bytes)} are not run, nor those that "
+        f"are expected to take more than {spending.longest_s:g} s; of those of more than "
+        f"{in_bytes(max(PAPER_BYTES, result.limit_bytes))} only the smallest is compiled, and where memory has stopped "
+        "growing only the one of most steps."
     )
 
 

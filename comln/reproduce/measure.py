@@ -125,7 +125,7 @@ def _wants_more(spent: list[float], seconds: float, most_calls: int) -> bool:
     return len(spent) < 5 or (sum(spent) < seconds and len(spent) < most_calls)
 
 
-def _milliseconds(times: list[float], percentile: float) -> float:
+def _milliseconds(times: list[float], percentile: int) -> float:
     return round(1e3 * float(np.percentile(times, percentile)), 4)
 
 

@@ -47,6 +47,7 @@ class Method:
     - `learner`: from a network, the number of ways, the number of steps and a key.
     - `whole_network`: whether all of the network is adapted, rather than its last layer.
     - `fixed_program`: whether the horizon is an argument of the program, so that one program is for all of them.
+    - `adaptive`: whether it takes as many steps as it needs, which are few, however long the horizon.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Method:
     learner: Callable[[AbstractBackbone, int, int, PRNGKeyArray], AbstractLearner]
     whole_network: bool = False
     fixed_program: bool = False
+    adaptive: bool = False
 
     def build(self, network: BackboneConfig, image_size: int, ways: int, steps: int) -> AbstractLearner:
         """Return the learner with its network for images of `image_size` pixels."""
@@ -118,8 +120,10 @@ METHODS = {
             _flow(ForwardSensitivity(), Integrator.euler(STEP, MOST_EULER_STEPS)),
             fixed_program=True,
         ),
-        Method("comln-rk", "COMLN, RK", _flow(ForwardSensitivity(), DORMAND_PRINCE), fixed_program=True),
-        Method("comln-span", "COMLN, SpanAdjoint", _flow(SpanAdjoint(), Integrator()), fixed_program=True),
+        Method("comln-rk", "COMLN, RK", _flow(ForwardSensitivity(), DORMAND_PRINCE), fixed_program=True, adaptive=True),
+        Method(
+            "comln-span", "COMLN, SpanAdjoint", _flow(SpanAdjoint(), Integrator()), fixed_program=True, adaptive=True
+        ),
         Method(
             "comln-span-euler",
             "COMLN, Euler, SpanAdjoint",
@@ -131,6 +135,7 @@ METHODS = {
             "COMLN, whole Jacobians",
             _flow(NaiveForwardSensitivity(), DORMAND_PRINCE),
             fixed_program=True,
+            adaptive=True,
         ),
     )
 }

@@ -19,7 +19,7 @@ from comln.reproduce.efficiency import NAMES, Cell, Efficiency, Interleaved, Lim
 from comln.reproduce.efficiency_facts import Verdict, facts
 from comln.reproduce.extrapolation import Estimate
 from comln.reproduce.measure import Measurement, environment
-from comln.reproduce.meta_gradient_programs import METHODS, head_program, images_of_task
+from comln.reproduce.meta_gradient_programs import METHODS, head_program, images_of_task, whole_program
 from comln.reproduce.workspace import Budget, Workspace
 from tests.learners.tasks import episode, objective_and_gradient, vector_of
 
@@ -29,7 +29,7 @@ STEPS = (1, 10, 1000)
 # Programs
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9, 11])
+@pytest.mark.parametrize("steps", [1, 11])
 def test_checkpoints_do_not_change_the_meta_gradient(steps):
     anil = ANIL.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
     maml = MAML.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
@@ -42,6 +42,7 @@ def test_checkpoints_do_not_change_the_meta_gradient(steps):
         np.testing.assert_allclose(vector_of(gradient)[0], vector_of(slope)[0], rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_all_exact_ways_with_euler_steps_give_one_meta_gradient():
     """ANIL, with and without checkpoints, and COMLN with Euler, by sensitivities and by SpanAdjoint."""
     names = ("anil", "checkpointed-anil", "comln-euler", "comln-span-euler")
@@ -100,7 +101,7 @@ def made_up(euler_slowness=1.0):
             if METHODS[name].whole_network:
                 limit = Limit.MEMORY if memory > 1e10 else None
                 estimates = Estimate(memory, memory < 1e12), Estimate(time, limit is None)
-                cells.append(Cell(name, steps, horizon, *estimates, not_run=limit))
+                cells.append(Cell(name, steps, horizon, *estimates, limit=limit))
             else:
                 estimates = known(max(100e6, memory)), known(time + 50), known(memory), known(time)
                 cells.append(Cell(name, steps, horizon, *estimates, (time, time), 5, steps))
@@ -117,7 +118,7 @@ def made_up(euler_slowness=1.0):
 
 def test_claims_hold_where_the_numbers_are_those_of_the_paper():
     found = facts(made_up())
-    assert len(found) == 7 and all(fact.verdict is Verdict.HOLDS for fact in found)
+    assert len(found) == 8 and all(fact.verdict is Verdict.HOLDS for fact in found)
     evidence = {fact.claim: fact.evidence for fact in found}
     assert "20.0 MB" in evidence["The memory of COMLN does not grow with T."]
     grows = evidence["The memory of MAML and ANIL grows with the number of steps, that of iMAML does not."]
@@ -157,9 +158,9 @@ def test_the_page_stands_alone_and_the_numbers_come_back(tmp_path):
     assert [path.name for path in paths] == list(figure3.FILES)
     page = (tmp_path / "index.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!#)|url\((?!#)|@import|<script""", page)
-    assert page.count("<table>") == 5 and page.count("<li>holds: ") == 7
+    assert page.count("<table>") == 5 and page.count("<li>holds: ") == 8
     content = json.loads((tmp_path / "figure3.json").read_text())
-    assert content["target"] == "figure3" and len(content["facts"]) == 7
+    assert content["target"] == "figure3" and len(content["facts"]) == 8
     assert efficiency_page.restore(content) == result
     assert "~100 s" in figure3.describe(result) and "holds: An adaptive" in figure3.describe(result)
 
@@ -169,11 +170,20 @@ def test_the_page_stands_alone_and_the_numbers_come_back(tmp_path):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Leave of the methods one of each kind, for a small network and few steps."""
-    monkeypatch.setattr(efficiency, "ORDER", ("comln-span", "comln-rk", "comln-euler", "anil", "imaml", "maml"))
-    for target, network in ((figure3, Conv4Config(2)), (figure4, ResNet12Config(widths=(2, 2, 2, 2)))):
-        spending = Spending(network, 28, (1, 10_000_000), (1, 10_000_000), 0.5, 0.01, 0.2, 10)
+    """Measure few steps with a small network, and leave out a method. Nearly all of the time is compilation."""
+    monkeypatch.setattr(efficiency, "ORDER", tuple(name for name in efficiency.ORDER if name != "checkpointed-anil"))
+    spending = Spending(Conv4Config(2), 28, (1, 1_000_000), (1, 1_000_000), 0.5, 0.01, 0.2, 10)
+    for target in (figure3, figure4):
         monkeypatch.setitem(target.SPENDING, Budget.SMOKE, spending)
+
+
+@pytest.mark.slow
+def test_a_resnet12_has_a_finite_meta_gradient_by_the_whole_program():
+    method, network = METHODS["comln-span"], ResNet12Config(widths=(2, 2, 2, 2))
+    program = whole_program(method.build(network, 28, 5, 100), images_of_task(28, 5, 1, 2))
+    gradient, (_, ok) = program.compile()(*program.arguments)
+    vector = vector_of(gradient)[0]
+    assert ok and jnp.all(jnp.isfinite(vector)) and jnp.linalg.norm(vector) > 0
 
 
 @pytest.mark.slow
@@ -185,12 +195,12 @@ def test_the_command_measures_what_it_can_and_goes_on_from_what_is_there(target,
     assert main.run(command) == 0
     first = json.loads(capsys.readouterr().out)
     cells = {(cell["method"], cell["steps"]): cell for cell in first["cells"]}
-    many = 10_000_000
-    assert cells["maml", 1]["time_ms"]["measured"] and cells["maml", 1]["not_run"] is None
-    # Ten million steps of MAML are too large, those of Euler and of iMAML too slow; an adaptive solver takes few.
-    assert cells["maml", many]["not_run"] == "memory" and not cells["maml", many]["time_ms"]["measured"]
+    many = 1_000_000
+    assert cells["maml", 1]["time_ms"]["measured"] and cells["maml", 1]["limit"] is None
+    # A million steps of MAML are too large, those of Euler and of iMAML too slow; an adaptive solver takes few.
+    assert cells["maml", many]["limit"] == "memory" and not cells["maml", many]["time_ms"]["measured"]
     for name in ("comln-euler", "imaml"):
-        assert cells[name, many]["not_run"] == "time" and cells[name, many]["memory"]["measured"]
+        assert cells[name, many]["limit"] == "time" and cells[name, many]["memory"]["measured"]
     assert cells["comln-span", many]["calls"] >= 5 and cells["comln-span", many]["solver_steps"] < 1000
     assert cells["comln-span", many]["memory"] == cells["comln-span", 1]["memory"]
     assert {fact["verdict"] for fact in first["facts"]} <= {"holds", "refuted"}
