@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from comln.reproduce import efficiency_page, glyphs, table1, task_horizon
+from comln.reproduce import efficiency_page, glyphs, scaling_page, table1, task_horizon
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +150,18 @@ def horizons():
         return ["Not measured yet; the command writes the numbers."]
     result = json.loads(path.read_text())
     kinds = [task_horizon.KindRow(**row) for row in result["rows"]]
+    total = kinds[-1]
+    (accuracy, accuracy_ci), (loss, loss_ci) = total.difference, total.loss_difference
+    closed = (total.shared_loss - total.own_loss) / (total.shared_loss - total.oracle_loss)
+    better = [row.kind for row in kinds[:-1] if row.difference[0] > row.difference[1]]
+    worse = [row.kind for row in kinds[:-1] if row.difference[0] < -row.difference[1]]
     return [
+        f"Over all kinds a T of its own changes the query loss by {loss:+.4f} ± {loss_ci:.4f}, which is "
+        f"{100 * closed:.0f} % of what the best T of each task would bring, and the accuracy by "
+        f"{100 * accuracy:+.2f} ± {100 * accuracy_ci:.2f} points. Accuracy is better for "
+        f"{'; '.join(better) or 'no kind'}. It is worse for {'; '.join(worse) or 'no kind'}. T is learned by the loss "
+        f"and the best T has the least loss: that T has {100 * (total.oracle[0] - total.shared[0]):+.2f} points of "
+        "accuracy against the shared one.",
         *(markdown(table) for table in task_horizon.tables(kinds, result["shared_horizons"])),
         f"{result['spending']['tasks']} tasks of each kind; the horizons were trained three times, and each task's "
         f"numbers are means over them. {where(result)}",
@@ -209,6 +220,20 @@ The paper's Table 1 has orders of magnitude; here they stand in bytes beside wha
 table1` repeats it."""
 
 
+def scaling():
+    """Return the tables of the cost model: counted, checked on this machine, predicted for others."""
+    result = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
+    parts = []
+    for heading, tables in scaling_page.tables(result):
+        parts.append(f"## {heading}")
+        parts += [markdown(table) for table in tables]
+    commits = ", ".join(dict.fromkeys(part["commit"] for part in result["environment"].values()))
+    parts.append(
+        f"Measured in {result['dtype']}, commit {commits}. {where({'environment': result['environment']['rates']})}"
+    )
+    return "\n\n".join(parts)
+
+
 def pages():
     """Return the text between the marks, by file."""
     result = json.loads((ROOT / "benchmarks/results/meta_gradients.json").read_text())
@@ -218,6 +243,7 @@ def pages():
         "README.md": readme,
         "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
         "docs/results.md": comparison(),
+        "docs/scaling.md": scaling(),
     }
 
 

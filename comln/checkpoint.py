@@ -55,7 +55,7 @@ class Checkpoints:
         """Begin to write the arrays of `state` and a JSON-able `metadata`; drop old checkpoints, but not `best`.
 
         Checkpoints of this step and of later ones, left by an earlier attempt, are replaced. The checkpoint is there
-        for certain when the next `save` or `finish` has returned.
+        for certain when the next `save` or `finish` has returned; until then, nothing is dropped on account of it.
 
         **Raises:** `CheckpointError` where this checkpoint, or the one before it, cannot be written.
         """
@@ -70,10 +70,13 @@ class Checkpoints:
         with self._reporting(step if self._last is None else self._last[0]):
             manager.wait_until_finished()
         with self._reporting(step):
+            # Which are dropped is decided by the last save that is finished: until this one is, its best is not there.
+            # After a resume it is not known which is the best, and none is dropped yet.
+            if self._last is not None:
+                self._drop_old(manager, self._last[1])
             for old in self.steps():
                 if old >= step:
                     manager.delete(old)
-            self._drop_old(manager, best)
             parts = ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
             manager.save(step, args=parts, force=True)
         self._last = (step, best)

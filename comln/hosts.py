@@ -1,15 +1,36 @@
 """Several processes, on one machine or many, that train one run together; the first of them writes its files."""
 
-__all__ = ["Hosts", "any_of", "from_first", "is_first", "join", "text_from_first"]
+__all__ = [
+    "FailedElsewhere",
+    "Hosts",
+    "any_of",
+    "from_first",
+    "is_first",
+    "is_joined",
+    "join",
+    "largest_of",
+    "leave_at_once",
+    "lost_the_others",
+    "text_from_first",
+]
 
+import os
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 TEXT_BYTES = 1 << 16
+
+
+class FailedElsewhere(RuntimeError):
+    """Another process of this run failed, so that this one ends too; the message says where to look."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run failed, and says why; this one ends with it.")
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,8 @@ def join(hosts: Hosts) -> None:
 
     **Raises:** `ValueError` where they do not find each other.
     """
+    # What watches for preemption takes SIGTERM for itself, and the run would go on.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
     except RuntimeError as error:
@@ -44,6 +67,11 @@ def join(hosts: Hosts) -> None:
             f"Process {hosts.process} could not join the others at {hosts.coordinator} ({str(error).splitlines()[0]}). "
             "Start all processes, with the same --coordinator and --processes."
         ) from error
+
+
+def is_joined() -> bool:
+    """Whether this process still is one of several."""
+    return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
@@ -78,8 +106,26 @@ def text_from_first(text: str) -> str:
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true in any process, told to all of them."""
+    return bool(largest_of(int(flag)))
+
+
+def largest_of(number: int) -> int:
+    """Return the largest number that any process passed, in every process."""
     if jax.process_count() == 1:
-        return flag
+        return number
     from jax.experimental import multihost_utils
 
-    return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+    return int(np.max(multihost_utils.process_allgather(np.array([number], np.int32))))
+
+
+def lost_the_others(error: BaseException) -> bool:
+    """Whether an error is that this process can no longer reach the others."""
+    # Some of its operations raise the one, and some a plain `ValueError` that names the library below.
+    return is_joined() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End this process without waiting for the others, which an ordinary end does: they may never come."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -3,13 +3,14 @@
 __all__ = ["Trained", "train_run"]
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
 from comln import hosts
+from comln.checkpoint import CheckpointError
 from comln.data.sampling import Sampler
 from comln.devices import to_this_process
 from comln.evaluate import Evaluation, evaluate
@@ -21,6 +22,8 @@ from comln.selection import Selection
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 VALIDATION_SEED = 0
+GO_ON, STOP, FAILED = range(3)
+"""What processes tell each other after each update; the largest counts."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,28 @@ def train_run(
       far, and the last one, are saved too.
     - `should_stop`: asked after each update; in any process, it ends the run in all of them.
 
-    **Raises:** `Divergence` as `meta_train` does; `CheckpointError` or `OSError` where the folder cannot be written.
+    **Raises:** `Divergence` as `meta_train` does; `CheckpointError` or `OSError` where the folder cannot be written,
+    after that step is done, and `hosts.FailedElsewhere` in the other processes at the same time.
     """
     selection, saved, stopping = begin.selection, time.monotonic(), False
+    log: MetricsLog | None = None
+    failure: Exception | None = None
+
+    @contextmanager
+    def writing() -> Iterator[None]:
+        """Keep what goes wrong until all processes can hear of it: one that left now would leave the others waiting."""
+        nonlocal failure
+        try:
+            yield
+        except (CheckpointError, OSError) as error:
+            failure = failure or error
+
+    def agree(stop: bool) -> bool:
+        """Return whether any process is to stop, or raise in all of them what went wrong in one."""
+        agreed = hosts.largest_of(FAILED if failure is not None else STOP if stop else GO_ON)
+        if agreed == FAILED:
+            raise failure or hosts.FailedElsewhere()
+        return agreed == STOP
 
     def on_state(state: TrainState) -> bool:
         nonlocal selection, saved
@@ -66,32 +88,36 @@ def train_run(
             accuracy = float(hosts.text_from_first(repr(result.mean)))
             selection = selection.after(step, accuracy)
             if log is not None:
-                log.write(step, {"validation_accuracy": accuracy, "validation_ci95": result.ci95})
+                with writing():
+                    log.write(step, {"validation_accuracy": accuracy, "validation_ci95": result.ci95})
         ended = selection.is_exhausted(experiment.patience)
         if checkpoint_every is None:
             due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
         else:
             due = step % checkpoint_every == 0
         if folder is not None and (due or last or ended or stopping or selection.best_step == step):
-            folder.save(state, seed, selection)
+            with writing():
+                folder.save(state, seed, selection)
             saved = time.monotonic()
         return ended
 
     def stop_everywhere() -> bool:
         nonlocal stopping
-        stopping = hosts.any_of(should_stop())
+        stopping = agree(should_stop())
         return stopping
 
     def log_step(report: StepReport) -> None:
         if log is not None:
-            log.write(report.step, {**report.values, "tasks_per_second": report.tasks_per_second})
+            with writing():
+                log.write(report.step, {**report.values, "tasks_per_second": report.tasks_per_second})
         on_step(report)
 
     if not begin.unfinished:
         return begin
     with ExitStack() as stack:
-        log = None if folder is None else stack.enter_context(MetricsLog(folder.path, int(begin.state.step)))
         if folder is not None:
+            with writing():
+                log = stack.enter_context(MetricsLog(folder.path, int(begin.state.step)))
             # A run that breaks off, too, leaves its last checkpoint whole.
             stack.callback(folder.checkpoints.finish)
         state = meta_train(
@@ -106,6 +132,10 @@ def train_run(
             should_stop=stop_everywhere,
             mesh=mesh,
         )
+        if folder is not None:
+            with writing():
+                folder.checkpoints.finish()
+        agree(stop=False)
     more = int(state.step) < experiment.steps and not selection.is_exhausted(experiment.patience)
     return Trained(to_this_process(state), selection, more)
 

@@ -46,13 +46,23 @@ def difference(learner, mesh) -> dict[str, float]:
         mesh,
     )
     assert spread[0].sharding.device_set == set(mesh.devices.flat)
-    gaps = [
-        float(np.abs(np.asarray(a) - np.asarray(b)).max())
-        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(to_this_process(spread)), strict=True)
-        if isinstance(a, jax.Array)
-    ]
+    spread = to_this_process(spread)
     largest = max(float(np.abs(np.asarray(x)).max()) for x in jax.tree.leaves(one[1]) if isinstance(x, jax.Array))
-    return {"loss": float(one[0]), "largest_gradient": largest, "gap": max(gaps)}
+    return {
+        "loss": float(one[0]),
+        "largest_gradient": largest,
+        "gap": gap(one[:2], spread[:2]),
+        "statistics_gap": gap(one[2:], spread[2:]),
+    }
+
+
+def gap(one, spread) -> float:
+    """Return by how much the arrays differ at most."""
+    return max(
+        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(spread), strict=True)
+        if isinstance(a, jax.Array)
+    )
 
 
 def inner_gradients(mesh) -> list[float]:

@@ -133,16 +133,20 @@ def test_a_folder_that_cannot_be_written_gives_one_line_and_leaves_nothing(tmp_p
 
 
 FULL_DISK = """
-import pathlib, resource, signal, sys
+import pathlib, resource, signal, sys, time
 import numpy as np
 from comln.checkpoint import CheckpointError, Checkpoints
 checkpoints, state = Checkpoints(pathlib.Path(sys.argv[1])), {"x": np.random.default_rng(0).random(100_000)}
-checkpoints.save(1, state, {})
-checkpoints.finish()
+for step in (4, 10, 12):
+    checkpoints.save(step, state, {}, best=4)
+if sys.argv[2] == "resumed":
+    checkpoints.finish()
+while checkpoints.steps() != [4, 10, 12]:
+    time.sleep(0.05)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    checkpoints.save(2, state, {})
+    checkpoints.save(14, state, {}, best=14)
     checkpoints.finish()
 except CheckpointError as error:
     print(error)
@@ -150,10 +154,11 @@ print(checkpoints.steps(), checkpoints.restore_newest(state)[0]["x"].shape)
 """
 
 
-def test_a_disk_that_is_full_gives_one_line_and_keeps_the_last_good_state(tmp_path):
+@pytest.mark.parametrize("how", ["in one go", "resumed"])
+def test_a_disk_that_is_full_gives_one_line_and_keeps_the_last_good_state_and_the_best_so_far(tmp_path, how):
     """The limit on the size of files makes writing fail as a full disk does."""
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), how]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     message, rest = done.stdout.strip().splitlines()
-    assert "step 2 could not be written" in message and "File too large" in message and "Free space" in message
-    assert rest == "[1] (100000,)"
+    assert "step 14 could not be written" in message and "File too large" in message and "Free space" in message
+    assert rest == "[4, 10, 12] (100000,)"

@@ -8,11 +8,12 @@ import json
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jax
 import tyro
@@ -81,7 +82,26 @@ def run(arguments: list[str]) -> int:
     """Train, evaluate, report; return the exit code."""
     quiet_jax()
     with Stopping() as stopping:
-        return _run(arguments, stopping)
+        try:
+            return _run(arguments, stopping)
+        except BaseException as error:
+            if not hosts.is_joined():
+                raise
+            _leave_alone(error)
+
+
+def _leave_alone(error: BaseException) -> NoReturn:
+    """End a process that fails on its own, at once, so that the others notice and end as well."""
+    if hosts.lost_the_others(error):
+        fail(
+            "this process lost the others of its run. Start all of them again, with --resume, from the last checkpoint."
+        )
+    elif isinstance(error, KeyboardInterrupt):
+        fail("interrupted. Start all processes again, with --resume, from the last checkpoint.")
+        hosts.leave_at_once(130)
+    else:
+        traceback.print_exception(error)
+    hosts.leave_at_once(1)
 
 
 def _run(arguments: list[str], stopping: Stopping) -> int:
@@ -91,13 +111,12 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
         _check(options)
         mesh = _devices(options)
         folder = RunFolder(options.out or Path("runs") / f"{options.recipe}-{options.learner}-{options.seed}")
-        splits = options.experiment.data.load()
-        samplers = Samplers.of(options.experiment, splits)
-        # A method that cannot do the test tasks says so before it is trained.
-        options.experiment.build(options.seed).ways_note(options.experiment.test.ways)
+        splits, samplers = _load_together(options)
         command = shlex.join(["comln", "train", *arguments])
         begin = _start_together(options, folder, content_hash(splits), command)
-    except (ValueError, RunError, CheckpointError, OSError) as error:
+    except (ValueError, RunError, CheckpointError, OSError, hosts.FailedElsewhere) as error:
+        if hosts.lost_the_others(error):
+            raise
         return fail(error)
     trained = begin
     try:
@@ -112,13 +131,15 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
         return _finish(options, folder, samplers.test, trained, time.monotonic() - began)
     except Divergence as error:
         return fail(_explain(error, folder), code=1)
-    except CheckpointError as error:
+    except (CheckpointError, hosts.FailedElsewhere) as error:
         return fail(error, code=1)
     except OSError as error:
         return fail(
             f"{folder.path} cannot be written ({error.strerror or error}). Free space and add --resume.", code=1
         )
     except KeyboardInterrupt:
+        if hosts.is_joined():
+            raise
         if trained is not begin or not begin.unfinished:
             fail("interrupted. Training is done and saved; the same command with --resume evaluates it.")
             return 0
@@ -156,6 +177,21 @@ def _devices(options: TrainOptions) -> Mesh | None:
     mesh = task_mesh(options.devices)
     check_divides(options.experiment.tasks_per_step, mesh.size)
     return mesh
+
+
+def _load_together(options: TrainOptions) -> tuple[dict[str, Split], "Samplers"]:
+    """Return the data and what draws from them, once each process has them; where one has not, all say so and end."""
+    loaded, error = None, None
+    try:
+        splits = options.experiment.data.load()
+        loaded = splits, Samplers.of(options.experiment, splits)
+        # A method that cannot do the test tasks says so before it is trained.
+        options.experiment.build(options.seed).ways_note(options.experiment.test.ways)
+    except (ValueError, OSError) as problem:
+        error = problem
+    if hosts.any_of(error is not None) or loaded is None:
+        raise error or hosts.FailedElsewhere()
+    return loaded
 
 
 def _options(arguments: Sequence[str]) -> TrainOptions:

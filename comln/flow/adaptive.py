@@ -24,10 +24,12 @@ loop. A lane that has finished or rejected its step takes a step of length zero,
 """
 
 __all__ = [
+    "ADAPTIVE_SLOTS",
     "FINISHED",
     "OUT_OF_STEPS",
     "SLOTS",
     "UNDERFLOW",
+    "WORTH_SWITCHING",
     "Followed",
     "Knots",
     "System",
@@ -60,7 +62,10 @@ ACTIVE, FINISHED, OUT_OF_STEPS, UNDERFLOW, STIFF = 0, 1, 2, 3, 4
 """How a lane stands."""
 
 HELD_BACK, WORTH_SWITCHING = 10, 100
-"""A lane is stiff if stability held back so many steps in a row, and would hold back so many more at least."""
+"""A lane is stiff if stability held back so many steps in a row, and would hold back so many more at least.
+
+The second is where both rules' steps cost about the same (`System.worth_switching`).
+"""
 
 EVERY_MODE = 10
 """How many times the tolerance a step may err in a mode that only the backward sweep excites."""
@@ -75,6 +80,8 @@ class System(NamedTuple):
     - `radius`: `radius(state, parameters, constants)` bounds the largest rate of decay, the spectral radius of $f'$.
     - `resolvent`: solves with $f'$; only a Rosenbrock rule asks for it.
     - `rtol`, `atol`: bounds on a step's estimated error, in the maximum norm.
+    - `worth_switching`: how many steps to come, held back by stability, the stiff rule is worth; at least
+      `WORTH_SWITCHING`. There is room for so many.
     """
 
     rule: StepRule
@@ -84,12 +91,22 @@ class System(NamedTuple):
     resolvent: Resolvent
     rtol: float
     atol: float
+    worth_switching: int = WORTH_SWITCHING
 
     @property
     def slots(self) -> int:
         """How many attempted steps are kept; all of them, if steps are adaptive."""
         if not self.rule.adaptive:
             return SLOTS
+        return self._slots_of_cheap_steps + self.worth_switching - WORTH_SWITCHING
+
+    @property
+    def before_stiff(self) -> int:
+        """After how many attempts the stiff rule goes on with the lanes that wait for it, whatever the others do."""
+        return self.slots - self._slots_of_cheap_steps // 2
+
+    @property
+    def _slots_of_cheap_steps(self) -> int:
         return round(ADAPTIVE_SLOTS * max(1.0, (1e-5 / max(self.rtol, self.atol)) ** 0.2))
 
     def longest(self, rule: StepRule) -> tuple[float, float]:
@@ -216,7 +233,7 @@ def _attempt(
     status = jnp.where(active & (attempts >= problem.most_steps), OUT_OF_STEPS, clock.status)
     if system.stiff_rule is not None:
         to_come = radius * (problem.end - time) / system.rule.stability
-        is_stiff = active & ~stiff & (held_back >= HELD_BACK) & (to_come > WORTH_SWITCHING)
+        is_stiff = active & ~stiff & (held_back >= HELD_BACK) & (to_come > system.worth_switching)
         status = jnp.where(is_stiff & (status == ACTIVE), STIFF, status)
     status = jnp.where(active & ~accept & (next_step <= tiny), UNDERFLOW, status)
     status = jnp.where(accept & last, FINISHED, status)
@@ -292,11 +309,11 @@ _NEVER = jnp.iinfo(jnp.int32).max
 
 
 def _turn(system: System, progress: _Progress, clock: _Clock) -> tuple[_Progress, _Clock]:
-    """Turn to the stiff rule if only lanes that wait for it are left, or half of the room is used up."""
+    """Turn to the stiff rule if only lanes that wait for it are left, or it is time to leave it room."""
     if system.stiff_rule is None:
         return progress, clock
     waits = clock.status == STIFF
-    turns = ~progress.stiff & (~jnp.any(clock.status == ACTIVE) | (progress.attempted >= system.slots // 2))
+    turns = ~progress.stiff & (~jnp.any(clock.status == ACTIVE) | (progress.attempted >= system.before_stiff))
     status = jnp.where(turns & waits, ACTIVE, clock.status).astype(clock.status.dtype)
     return progress._replace(switched=jnp.where(turns, progress.attempted, progress.switched)), clock._replace(
         status=status

@@ -157,7 +157,7 @@ def _gradient_flow_path(
     end = jnp.where(end > settled, settled, end)
     limitless = jnp.isinf(end)
     followed, knots = follow_keeping_knots(
-        system_of(HeadFlow(loss, in_span), integrator),
+        system_of(HeadFlow(loss, in_span), integrator, parameters.factor),
         jnp.zeros((support if in_span else feature, problem.labels.shape[1]), end.dtype),
         jnp.where(limitless, 0.0, end),
         clock.first_step,
@@ -190,7 +190,7 @@ def _state_at(path: FlowPath, time: Scalar) -> tuple[Array, Bool[Array, ""]]:
     knots = path._knots
     nearest = jnp.argmax(jnp.where(knots.times <= now, knots.times, -jnp.inf))
     followed = follow(
-        system_of(flow, path._integrator),
+        system_of(flow, path._integrator, parameters.factor),
         knots.states[nearest],
         now - jax.lax.stop_gradient(knots.times[nearest]),
         jax.lax.stop_gradient(knots.steps[nearest]),

@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from comln.flow.adaptive import FINISHED, System, follow
+from comln.flow.adaptive import FINISHED, WORTH_SWITCHING, System, follow
 from comln.flow.equilibrium import come_to_rest
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.integrator import Dopri5, Euler, Integrator, Rodas4, Tsit5
 from comln.flow.linear_flow import follow_linear_flow
 from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS
 from comln.losses import SquaredError
-from comln.typing import Array, Int, Scalar
+from comln.typing import Array, Float, Int, Scalar
 
 
-def system_of(flow: HeadFlow, integrator: Integrator) -> System:
-    """Return the flow as a system that is followed as `integrator` says; where adaptive, by Rodas where it is stiff."""
+def system_of(flow: HeadFlow, integrator: Integrator, factor: Float[Array, "support _"]) -> System:
+    """Return the flow as a system that is followed as `integrator` says; where adaptive, by Rodas where it is stiff.
+
+    - `factor`: that of `HeadParameters`; only its shape matters.
+    """
     match integrator.method:
         case Tsit5():
             rule, stiff_rule = TSITOURAS, RODAS
@@ -28,7 +31,33 @@ def system_of(flow: HeadFlow, integrator: Integrator) -> System:
             rule, stiff_rule = RODAS, None
         case Euler():
             rule, stiff_rule = EULER, None
-    return System(rule, stiff_rule, flow.rate, flow.radius, flow.resolvent, integrator.rtol, integrator.atol)
+    support, rows = factor.shape
+    return System(
+        rule,
+        stiff_rule,
+        flow.rate,
+        flow.radius,
+        flow.resolvent,
+        integrator.rtol,
+        integrator.atol,
+        worth_switching(support, rows, flow.in_span),
+    )
+
+
+def worth_switching(support: int, rows: int, in_span: bool) -> int:
+    r"""Return how many explicit steps cost as much as the implicit ones in their place, within the room for them.
+
+    For one way, an implicit step factors a matrix of $M \times M$ and inverts and multiplies the factor, about
+    $3.3 M^3$ operations; the seven stages of an explicit one multiply by $\Phi$ and $\Phi^\top$, $28 MR$ for $R$
+    rows, or by $G$, $14 M^2$. A stiff solve takes about 40 implicit steps, but each costs less than its operations say,
+    so that it is even at 25 times the ratio. The states that are kept take at most twice the memory of the factors,
+    $M^2$ for one way.
+
+    >>> worth_switching(5, 5, True), worth_switching(100, 100, True), worth_switching(100, 32, False)
+    (100, 200, 625)
+    """
+    cost = 3.3 * support**2 / (14 * support if in_span else 28 * rows)
+    return max(WORTH_SWITCHING, round(min(25 * cost, 2 * support**2 / rows)))
 
 
 class Clocked(NamedTuple):
@@ -108,7 +137,7 @@ def solve_head_flow(
     may_rest = may_rest and adaptive
     settled = jnp.isinf(end) | (end >= settling_time(parameters)) if may_rest else jnp.zeros((), bool)
     followed = follow(
-        system_of(flow, integrator),
+        system_of(flow, integrator, parameters.factor),
         start,
         jnp.where(settled, 0.0, end),
         clock.first_step,

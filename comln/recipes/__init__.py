@@ -7,7 +7,7 @@ import difflib
 
 from comln.data.prepared import PreparedEmbeddings
 from comln.recipes import glyphs_5way_1shot, glyphs_5way_5shot, glyphs_20way_1shot
-from comln.recipes.backbones import BACKBONES, IdentityConfig
+from comln.recipes.backbones import BACKBONES
 from comln.recipes.benchmarks import EXPERIMENTS
 from comln.recipes.experiment import Experiment
 from comln.recipes.protocols import LEARNERS, PROTOCOLS, apply
@@ -45,11 +45,7 @@ def find(name: str, learner: str, protocol: str) -> Experiment:
             near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
             raise ValueError(f"Unknown {what} {word!r}. Did you mean {near[0]!r}? Known: {', '.join(known)}.")
     if name in _PLAIN:
-        experiment = apply(_PLAIN[name], learner, protocol)
-        if isinstance(experiment.data, PreparedEmbeddings):
-            return dataclasses.replace(experiment, backbone=IdentityConfig())
-        return experiment
+        return apply(_PLAIN[name], learner, protocol)
     plain, network = _WITH_NETWORK[name]
-    experiment = apply(_PLAIN[plain], learner, protocol)
-    backbone = dataclasses.replace(BACKBONES[network], scale_output=experiment.backbone.scale_output)
-    return dataclasses.replace(experiment, name=name, backbone=backbone)
+    experiment = dataclasses.replace(_PLAIN[plain], name=name, backbone=BACKBONES[network])
+    return apply(experiment, learner, protocol)

@@ -73,7 +73,7 @@ class Spending:
 
 SPENDING = {
     Budget.SMOKE: Spending(2.0, 20, 50, 8),
-    Budget.COMMITTED: Spending(60.0, 120, 100, 32),
+    Budget.COMMITTED: Spending(60.0, 600, 200, 32),
     Budget.FULL: Spending(1200.0, 5000, 1000, 64),
 }
 
@@ -174,7 +174,7 @@ def _compare(experiment: Experiment, splits: dict[str, Split], spending: Spendin
     shared_start = COMLN.init(
         Identity(backbone.embedding_size), 5, jax.random.key(0), 10.0, initial_head=InitialHead.ZERO
     )
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.1, spending.updates))
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.05, spending.updates))
     outcomes: dict[str, list[dict[Kind, Measured]]] = {"shared": [], "own": []}
     for number, (seed, name) in enumerate((seed, name) for seed in SEEDS for name in outcomes):
         work.on_progress(f"horizons: {name}, seed {seed}", 0.5 + 0.4 * number / (2 * len(SEEDS)))

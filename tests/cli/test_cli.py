@@ -260,6 +260,38 @@ def test_what_the_protocols_set_is_shown(learner, capsys):
     assert "original, chosen here" in comln("recipes", "--learner", learner, capsys=capsys)[1]
 
 
+def test_a_recipe_shows_what_the_paper_has_for_each_method_and_from_whom(capsys):
+    code, out, _ = comln("recipes", "tiered-imagenet-5way-1shot", "--json", capsys=capsys)
+    shown = json.loads(out)["published"]
+    assert code == 0 and "protonet" not in shown and all(number["source"] for number in shown.values())
+    assert (shown["cavia"]["accuracy"], shown["cavia"]["ci95"], shown["cavia"]["table"]) == (52.41, 2.64, "2")
+    assert "own program" in shown["cavia"]["source"] and "Liu et al." in shown["maml"]["source"]
+    words = " ".join(comln("recipes", "tiered-imagenet-5way-1shot", capsys=capsys)[1].split())
+    assert "52.41" in words and "not in the paper: r2d2" in words and "remembered: the paper copied it" in words
+    assert "not in the paper: comln" in comln("recipes", "glyphs-5way-1shot", capsys=capsys)[1]
+    code, _, err = comln("recipes", "tiered-imagnet-5way-1shot", capsys=capsys)
+    assert code == 2 and "Did you mean 'tiered-imagenet-5way-1shot'" in err and err.count("\n") == 1
+
+
+def test_a_method_is_described_in_the_recipe_that_is_named(capsys):
+    name = "mini-imagenet-5way-5shot-resnet12"
+    code, out, _ = comln("recipes", name, "--learner", "metaoptnet-svm", "--json", capsys=capsys)
+    shown = json.loads(out)
+    original, number = shown["settings"]["original"], shown["published"]
+    assert code == 0 and (number["accuracy"], number["ci95"]) == (78.63, 0.46) and "Lee et al." in number["source"]
+    assert (original["train.shots"], original["learner.query_smoothing"], original["backbone.drop_block"]) == (
+        15,
+        0.1,
+        0.1,
+    )
+    assert (original["data.padding"], original["patience"], shown["settings"]["house"]["patience"]) == (8, 0, 15)
+    words = " ".join(comln("recipes", name, "--learner", "metaoptnet-svm", capsys=capsys)[1].split())
+    assert "published, Table 2: 78.63 ± 0.46 %. Source: Lee et al., 2019" in words and "published, note: " in words
+    leo = comln("recipes", "leo-tiered-imagenet-5way-1shot", "--learner", "leo", "--json", capsys=capsys)[1]
+    assert json.loads(leo)["settings"]["original"]["learner.kl_weight"] == 2.03e-3
+    assert json.loads(leo)["published"] is None
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes", "--help"]])
 def test_every_command_explains_itself(words, capsys):
     code, out, _ = comln(*words, capsys=capsys)

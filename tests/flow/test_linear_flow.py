@@ -64,7 +64,7 @@ def test_closed_form_equals_the_integrator(in_span, horizon):
     tight = Integrator(1e-12, 1e-12, 100_000)
 
     def integrated(parameters):
-        system = system_of(HeadFlow(SquaredError(), in_span), tight)
+        system = system_of(HeadFlow(SquaredError(), in_span), tight, parameters.factor)
         start = jnp.zeros((7 if in_span else 9, 3))
         followed = follow(
             system, start, jnp.asarray(horizon), jnp.ones(()), jnp.asarray(100_000), parameters, constants

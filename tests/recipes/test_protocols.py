@@ -4,7 +4,6 @@ import json
 import pytest
 
 from comln.backbones import Normalisation, ResNet12
-from comln.data.sampling import EpisodeShape
 from comln.learners import ConjugateGradients
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
@@ -20,7 +19,7 @@ from comln.recipes.learners import (
     MetaOptNetSVMConfig,
     R2D2Config,
 )
-from comln.recipes.protocols import original_of
+from comln.recipes.originals import original_of
 from comln.run import converter
 
 NAMES = [module.EXPERIMENT.name for module in RECIPES]
@@ -56,13 +55,13 @@ def test_the_optimisers_are_those_of_the_protocols(learner):
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_every_original_says_where_its_settings_come_from(learner):
-    original = original_of(learner, EpisodeShape(5, 1, 15))
+    original = original_of(learner, RECIPES[0].EXPERIMENT)
     assert any((original.from_paper, original.from_code, original.from_memory))
     assert isinstance(original.optimiser, SGD | StepwiseAdam)
 
 
 def original(learner: str, shots: int):
-    return original_of(learner, EpisodeShape(5, shots, 15))
+    return original_of(learner, find(f"glyphs-5way-{shots}shot", learner, "house"))
 
 
 def test_settings_of_the_authors_programs():
@@ -116,7 +115,7 @@ def test_the_paper_takes_ten_steps_of_a_hundredth():
 
 def test_nobody_elses_settings_are_made_up():
     with pytest.raises(ValueError, match=r"'mine' are known\. Use --protocol house"):
-        original_of("mine", EpisodeShape(5, 1))
+        original_of("mine", RECIPES[0].EXPERIMENT)
 
 
 def test_a_name_that_is_not_known_gets_the_nearest_that_is():
@@ -169,7 +168,7 @@ def test_every_benchmark_has_every_method_and_survives_being_written_down(name, 
     for protocol in PROTOCOLS:
         experiment = find(name, learner, protocol)
         assert converter.structure(converter.unstructure(experiment), Experiment) == experiment
-        assert experiment.data == BENCHMARKS[name].data
+        assert experiment.data.example_shape == BENCHMARKS[name].data.example_shape
         assert isinstance(experiment.backbone, IdentityConfig) == name.startswith("leo-")
 
 
@@ -180,9 +179,10 @@ def test_the_numbers_of_the_paper_are_found_by_recipe_and_method():
         ("leo-mini-imagenet-5way-5shot", "r2d2", (70.38, 0.52)),
     ):
         found = published(recipe, learner)
-        assert found is not None and found[1] == expected
+        assert found is not None and (found.accuracy, found.ci95) == expected
     assert published("cub-5way-1shot", "comln") is None and published("glyphs-5way-1shot", "comln") is None
     for row in PUBLISHED:
+        assert all(row.sources)
         for shots in (1, 5):
             network = "-resnet12" if row.network == "resnet12" else ""
             find(f"{row.data}-5way-{shots}shot{network}", row.learner, "paper")
