@@ -4,6 +4,7 @@ __all__ = ["CheckpointError", "Checkpoints", "named_arrays", "with_arrays"]
 
 import contextlib
 import gc
+import json
 import logging
 import sys
 import time
@@ -64,7 +65,12 @@ class Checkpoints:
         # Copies, so that nothing can change under the thread that writes.
         arrays = {name: np.array(leaf) for name, leaf in named_arrays(state).items()}
         arrays[PLACEHOLDER] = np.zeros(1, np.uint8)
-        record = {"metadata": metadata, "checksums": {name: _checksum(array) for name, array in arrays.items()}}
+        record = {
+            "metadata": metadata,
+            "checksums": {name: _checksum(array) for name, array in arrays.items()},
+            "forms": {name: _form(array) for name, array in arrays.items()},
+        }
+        record["checksum"] = _record_checksum(record)
         with self._reporting(step):
             manager = self._opened()
         with self._reporting(step if self._last is None else self._last[0]):
@@ -131,24 +137,28 @@ class Checkpoints:
     def _read(self, step: int, expected: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         import orbax.checkpoint as ocp
 
-        # The forms are compared first: an attempt to restore arrays of another form would print pages of traces.
+        # The record comes first: only what is known to be sound may say that a run is of another configuration. Then
+        # the forms: an attempt to restore arrays of another form would print pages of traces.
         with contextlib.closing(self._new_manager(read_only=True)) as manager:
-            forms: Any = manager.item_metadata(step)
-            found = {name: (x.shape, np.dtype(x.dtype)) for name, x in forms["state"].tree.items()}
-            wanted = {name: (x.shape, np.dtype(x.dtype)) for name, x in expected.items()}
-            self._refuse_other_forms(step, found, wanted)
-            blank = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
-            parts = ocp.args.Composite(state=ocp.args.StandardRestore(blank), record=ocp.args.JsonRestore())
-            restored = manager.restore(step, args=parts)
+            record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            if record["checksum"] != _record_checksum(record):
+                raise ValueError("its record has another checksum")
+            wanted = {name: _form(x) for name, x in expected.items()}
+            self._refuse_other_forms(step, record["forms"], wanted)
+            found: Any = manager.item_metadata(step)
+            if record["forms"] != {name: _form(x) for name, x in found["state"].tree.items()}:
+                raise ValueError("its arrays have other forms than its record says")
+            blank: dict[str, np.ndarray] = {name: np.empty(x.shape, x.dtype) for name, x in expected.items()}
+            blank[PLACEHOLDER] = np.empty(1, np.uint8)
+            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(blank)))
         stored = {name: array for name, array in restored["state"].items() if name != PLACEHOLDER}
-        return stored, restored["record"]
+        return stored, record
 
     def _refuse_other_forms(self, step: int, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for name in sorted((found.keys() | wanted.keys()) - {PLACEHOLDER}):
             if found.get(name) != wanted.get(name):
                 there, here = (
-                    "nothing" if form is None else f"{form[1]}{list(form[0])}"
-                    for form in (found.get(name), wanted.get(name))
+                    "nothing" if form is None else f"{form[0]}{form[1]}" for form in (found.get(name), wanted.get(name))
                 )
                 raise CheckpointError(
                     f"The checkpoint of step {step} in {self.folder} is of another configuration: {name} is {there} "
@@ -167,17 +177,18 @@ class Checkpoints:
         # One process reads and writes, however many there are: the others must not be waited for.
         process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(process, {process})
-        options = ocp.CheckpointManagerOptions(
-            create=False,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-            multiprocessing_options=alone,
-        )
         handlers: Any = {
             "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
             "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
         }
-        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+        with _without_remarks():
+            options = ocp.CheckpointManagerOptions(
+                create=False,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                multiprocessing_options=alone,
+            )
+            return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
 
     def _drop_old(self, manager: "CheckpointManager", best: int | None) -> None:
         for old in self.steps()[:-KEEP]:
@@ -202,6 +213,21 @@ class Checkpoints:
         manager, self._manager, self._last = self._manager, None, None
         if manager is not None:
             manager.close()
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Drop the warnings of a library that it reads only, as it is told to, and nothing graver."""
+    absl = logging.getLogger("absl")
+
+    def is_grave(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    absl.addFilter(is_grave)
+    try:
+        yield
+    finally:
+        absl.removeFilter(is_grave)
 
 
 def _clear_away_quietly() -> None:
@@ -250,6 +276,25 @@ def _name(path: Any) -> str:
 
 def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def _record_checksum(record: Mapping[str, Any]) -> int:
+    """Return the checksum of all of a record but its checksum.
+
+    >>> _record_checksum({"step": 1}) == _record_checksum({"step": 1, "checksum": 7})
+    True
+    """
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def _form(array: Any) -> list[Any]:
+    """Return what two arrays must share to take each other's place, as JSON has it.
+
+    >>> _form(np.zeros((2, 3), np.float32))
+    ['float32', [2, 3]]
+    """
+    return [np.dtype(array.dtype).name, [int(size) for size in array.shape]]
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ import jax
 from cattrs.strategies import configure_tagged_union
 
 from comln.checkpoint import Checkpoints
+from comln.data.split_writer import write_whole
 from comln.learners import AbstractLearner
 from comln.meta_train import TrainState, start_training
 from comln.metrics import read_lines
@@ -36,6 +37,10 @@ configure_tagged_union(LearnerConfig, converter, tag_name="kind")
 # A run from before there were several networks has one without a name.
 configure_tagged_union(BackboneConfig, converter, tag_name="kind", default=Conv4Config)
 configure_tagged_union(DataConfig, converter, tag_name="kind", default=GlyphsData)
+
+
+NUMERIC = ("comln", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy")
+"""What the numbers of a run depend on."""
 
 
 class RunError(ValueError):
@@ -71,25 +76,14 @@ class RunFolder:
         self.checkpoints = Checkpoints(path / "checkpoints")
 
     def holds_run(self) -> bool:
-        """Whether a run was started here."""
-        return (self.path / "config.json").exists()
+        """Whether a run was started here; its checkpoints say so, too, where its configuration is lost."""
+        return (self.path / "config.json").exists() or bool(self.checkpoints.steps())
 
     def start(
         self, experiment: Experiment, learner: str, protocol: str, seed: int, splits_hash: str, command: str
     ) -> None:
         """Write the configuration, resolved, with the command and the versions that it ran on."""
-        names = (
-            "comln",
-            "jax",
-            "jaxlib",
-            "equinox",
-            "diffrax",
-            "optax",
-            "orbax-checkpoint",
-            "numpy",
-            "matplotlib",
-            "pillow",
-        )
+        names = (*NUMERIC, "orbax-checkpoint", "matplotlib", "pillow")
         configuration = {
             "experiment": converter.unstructure(experiment),
             "learner": learner,
@@ -110,11 +104,29 @@ class RunFolder:
         try:
             return json.loads(path.read_text())
         except FileNotFoundError:
+            if self.holds_run():
+                raise RunError(
+                    f"{self.path} holds checkpoints, but its config.json is lost. Put that back, or choose another "
+                    "folder."
+                ) from None
             raise RunError(
                 f"{self.path} holds no run (no config.json). Pass the folder that `comln train` wrote."
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is damaged ({error}). Train again with another --out.") from error
+
+    def is_of(self, experiment: Experiment, seed: int) -> bool:
+        """Whether the run here is of this experiment and seed, wherever its data lie: their hash says what they are."""
+        before = self.configuration()
+        asked = converter.unstructure(experiment)
+        return (_without_place(before.get("experiment")), before.get("seed")) == (_without_place(asked), seed)
+
+    def other_versions(self) -> str:
+        """Return which of the libraries that a run's numbers depend on are not those it was started with."""
+        before = self.configuration().get("versions", {})
+        return ", ".join(
+            f"{name} {before.get(name)}, now {version(name)}" for name in NUMERIC if before.get(name) != version(name)
+        )
 
     def experiment(self) -> Experiment:
         """Return the experiment of this run."""
@@ -128,10 +140,8 @@ class RunFolder:
             ) from error
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write one JSON file, whole or not at all."""
-        temporary = self.path / f".{name}.part"
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(temporary, self.path / name)
+        """Write one JSON file, whole or not at all, and on the disk when this returns."""
+        write_whole(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
     def metrics(self) -> Iterator[dict[str, float | int]]:
         """Yield the metrics of updates, one dictionary each, without the lines of validations."""
@@ -190,9 +200,12 @@ def load_run(path: str | Path) -> Run:
 
 
 def export_run(run: Run, path: Path) -> None:
-    """Write what `load_run` returns into one safetensors file, without what only training needs."""
+    """Write what `load_run` returns into one safetensors file, without what only training needs.
+
+    Where the data lay is left out: it means nothing on another machine.
+    """
     about = {
-        "experiment": converter.unstructure(run.experiment),
+        "experiment": _without_place(converter.unstructure(run.experiment)),
         "seed": run.seed,
         "step": run.step,
         "last_step": run.last_step,
@@ -208,14 +221,15 @@ def _load_exported(path: Path) -> Run:
     try:
         about = json.loads(metadata["run"])
         experiment = converter.structure(about["experiment"], Experiment)
-        rest = (about["seed"], about["step"], about["last_step"], Selection(**about["selection"]), about["data_hash"])
+        seed, step, last_step = (converter.structure(about[name], int) for name in ("seed", "step", "last_step"))
+        selection = converter.structure(about["selection"], Selection)
+        splits_hash = converter.structure(about["data_hash"], str)
+        learner = experiment.build(seed)
     except Exception as error:
         raise RunError(
             f"{path} does not describe a run of this version of comln ({version('comln')}). Pass what `comln export` "
             "wrote, or export it again."
         ) from error
-    seed, step, last_step, selection, splits_hash = rest
-    learner = experiment.build(seed)
     weights = read_weights(path, _weights(learner, learner.backbone.initial_statistics()))
     return Run(
         experiment=experiment,
@@ -227,6 +241,17 @@ def _load_exported(path: Path) -> Run:
         selection=selection,
         splits_hash=splits_hash,
     )
+
+
+def _without_place(experiment: Any) -> Any:
+    """Return a written experiment without the folder of its data.
+
+    >>> _without_place({"data": {"name": "mine", "folder": "/here"}, "steps": 3})
+    {'data': {'name': 'mine'}, 'steps': 3}
+    """
+    if not isinstance(experiment, dict) or not isinstance(experiment.get("data"), dict):
+        return experiment
+    return {**experiment, "data": {name: value for name, value in experiment["data"].items() if name != "folder"}}
 
 
 def _weights(learner: AbstractLearner, statistics: Any) -> dict[str, Any]:

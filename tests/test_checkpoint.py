@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from tests.training import STEPS, learner, train
 def template():
     model = learner()
     return start_training(model, Adam().build(model, STEPS))
+
+
+def with_initial_weights(weights):
+    return eqx.tree_at(lambda state: state.learner.initial_weights, template(), weights)
 
 
 def arrays(tree):
@@ -81,6 +86,16 @@ def damage(folder, how):
                 for place in range(len(content) // 16, len(content), 1 + len(content) // 16):
                     content[place] ^= 1  # in several places: what lies in one may be padding
                 path.write_bytes(content)
+        case "its record is another":
+            record = folder / "record" / "metadata"
+            assert b'"step": 2' in record.read_bytes()
+            record.write_bytes(record.read_bytes().replace(b'"step": 2', b'"step": 3'))
+        case "the form of an array is another":
+            other = Checkpoints(folder.parent.parent / "other")
+            other.save(2, with_initial_weights(jnp.zeros((7, 4))), {})
+            other.finish()
+            shutil.rmtree(folder / "state")
+            shutil.copytree(other.folder / "2" / "state", folder / "state")
         case "all files are empty":
             for path in files:
                 path.write_bytes(b"")
@@ -92,11 +107,20 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "bits are flipped", "all files are empty", "a part is gone", "all is gone but the folder"]
+    "how",
+    [
+        "truncated",
+        "bits are flipped",
+        "its record is another",
+        "the form of an array is another",
+        "all files are empty",
+        "a part is gone",
+        "all is gone but the folder",
+    ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(tmp_path, caplog, how):
-    checkpoints = saved(tmp_path, 1, 2)
-    damage(tmp_path / "2", how)
+    checkpoints = saved(tmp_path / "checkpoints", 1, 2)
+    damage(tmp_path / "checkpoints" / "2", how)
     with caplog.at_level(logging.WARNING, "comln"):
         newest = checkpoints.restore_newest(template())
     assert newest is not None and newest[1] == {"step": 1} and "step 2 is damaged" in caplog.text
@@ -108,7 +132,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning
 
 def test_arrays_of_another_form_are_named_in_one_line(tmp_path, capfd):
     checkpoints = saved(tmp_path, 1)
-    other = eqx.tree_at(lambda state: state.learner.initial_weights, template(), jnp.zeros((7, 4)))
+    other = with_initial_weights(jnp.zeros((7, 4)))
     with pytest.raises(
         CheckpointError, match=r"step 1 .* learner.initial_weights is float.*\[3, .*\[7, 4\] in this run"
     ):
@@ -130,6 +154,22 @@ def test_a_folder_that_cannot_be_written_gives_one_line_and_leaves_nothing(tmp_p
     with pytest.raises(CheckpointError, match=r"could not be written.*last good checkpoint is unharmed"):
         Checkpoints(tmp_path / "file" / "checkpoints").save(1, template(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_program_that_reads_a_checkpoint_sees_no_remarks_of_libraries(tmp_path):
+    saved(tmp_path, 1)
+    script = """
+import pathlib, sys
+import numpy as np
+from comln.checkpoint import Checkpoints
+from tests.test_checkpoint import template
+assert Checkpoints(pathlib.Path(sys.argv[1])).restore_newest(template()) is not None
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "JAX_ENABLE_X64": "1"}
+    )
+    assert done.stderr == "" and done.stdout == ""
 
 
 FULL_DISK = """

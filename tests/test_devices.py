@@ -31,7 +31,6 @@ def spread(path, processes: int, devices: int, double: bool) -> dict:
     command = [sys.executable, "-m", "tests.spread", str(path)]
     started = [subprocess.Popen([*command, *place], env=environment(devices, double)) for place in places]
     try:
-        # SIGTERM would be swallowed by what watches for preemption.
         codes = [process.wait(timeout=600) for process in started]
     finally:
         for process in started:

@@ -17,6 +17,7 @@ import cattrs
 import tyro
 
 from comln.cli.options import fail, parse, quiet_jax
+from comln.cli.stopping import Stopping
 from comln.data.data_error import DataError
 from comln.data.prepare import OnProgress, Prepared, check, prepare
 from comln.data.prepared import default_folder
@@ -88,7 +89,8 @@ def run(arguments: list[str]) -> int:
     try:
         source = _source(options)
         folder = options.out or default_folder(options.name)
-        with _folder_of(options.root, folder) as root, _progress(options.action) as on_progress:
+        at = folder if options.action == "prepare" else None
+        with Stopping(), _folder_of(options.root, at) as root, _progress(options.action) as on_progress:
             if options.action == "check":
                 result = check(source, options.name, root, options.allow_partial, on_progress)
             else:
@@ -99,7 +101,8 @@ def run(arguments: list[str]) -> int:
         where = error.filename or options.out or options.root
         return fail(f"{where}: {error.strerror or error}. Free space or change permissions, and run it again.", code=1)
     except KeyboardInterrupt:
-        return fail("interrupted. The same command goes on with the splits that are not done.", code=130)
+        done = "" if options.action == "check" else " The same command goes on with the splits that are not done."
+        return fail(f"interrupted.{done}", code=130)
     for remark in result.manifest.remarks:
         print(f"comln: {remark}", file=sys.stderr)
     written = folder if options.action == "prepare" else None
@@ -130,15 +133,21 @@ def _source(options: DataOptions) -> AbstractSource:
 
 
 @contextmanager
-def _folder_of(root: Path, out: Path) -> Iterator[Path]:
-    """Yield the folder of the user's files; an archive is unpacked beside `out` for as long as it is read."""
+def _folder_of(root: Path, out: Path | None) -> Iterator[Path]:
+    """Yield the folder of the user's files; an archive is unpacked for as long as it is read.
+
+    - `out`: beside which it is unpacked, on the disk that the result goes to; `None`: in the system's folder for
+      temporary files.
+    """
     if not (root.is_file() and root.name.lower().endswith(ARCHIVES)):
         if root.is_file():
             raise DataError(root, f"it is neither a folder nor an archive ({', '.join(ARCHIVES)}). Pass its folder.")
         yield root
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-unpacked-", dir=out.parent) as folder:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    prefix, parent = ("comln-unpacked-", None) if out is None else (f".{out.name}-unpacked-", out.parent)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
         print(f"comln: unpacking {root} ...", file=sys.stderr)
         unpack(root, Path(folder))
         yield Path(folder)

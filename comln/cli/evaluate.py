@@ -2,6 +2,7 @@
 
 __all__ = ["run"]
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from comln.backbones import Normalisation
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import counting
+from comln.data.data_error import DataError
 from comln.data.sampling import EpisodeShape, Sampler
-from comln.data.source import content_hash
+from comln.data.source import Split, content_hash, split_of
 from comln.evaluate import Evaluation, evaluate
-from comln.recipes.experiment import Experiment
+from comln.recipes.experiment import DataConfig, Experiment, GlyphsData
 from comln.run import Run, RunError, load_run
 
 
@@ -39,6 +41,8 @@ class EvaluateOptions:
     """classes to draw from"""
     seed: int = 0
     """of the tasks"""
+    data_folder: Path | None = None
+    """where `comln data prepare` put the data, if neither where it was trained nor in your cache"""
     json: bool = False
     """print JSON only"""
 
@@ -58,13 +62,14 @@ def run(arguments: list[str]) -> int:
         )
         if options.seed < 0:
             raise ValueError(f"--seed must be at least 0, got {options.seed}.")
-        splits = experiment.data.load()
+        data = experiment.data if options.data_folder is None else _at(experiment.data, options.data_folder)
+        splits = _load(data, options)
         if content_hash(splits) != loaded.splits_hash:
             raise RunError(
                 f"The data set here is not the one that {options.run} was trained on (other fonts or library "
                 "versions). Evaluate where it was trained, or train again."
             )
-        sampler = Sampler(splits[options.split], shape)
+        sampler = Sampler(split_of(splits, options.split), shape)
         ways_note = learner.ways_note(shape.ways)
         with counting("evaluating", options.tasks) as on_progress:
             result = evaluate(
@@ -100,6 +105,20 @@ def run(arguments: list[str]) -> int:
     else:
         print(describe(result, shape, options.split, experiment.normalisation))
     return 0 if result.failed < options.tasks else 1
+
+
+def _at(data: DataConfig, folder: Path) -> DataConfig:
+    if isinstance(data, GlyphsData):
+        raise ValueError("--data-folder is for prepared data; this run was trained on glyphs, which need none.")
+    return dataclasses.replace(data, folder=folder)
+
+
+def _load(data: DataConfig, options: EvaluateOptions) -> dict[str, Split]:
+    try:
+        return data.load()
+    except DataError as error:
+        hint = "" if options.data_folder else " Where they lie elsewhere, add --data-folder."
+        raise ValueError(f"{error}{hint}") from error
 
 
 def _unfinished(loaded: Run, experiment: Experiment) -> str:

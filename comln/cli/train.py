@@ -27,7 +27,7 @@ from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
 from comln.cli.stopping import Stopping
 from comln.data.sampling import Sampler
-from comln.data.source import Split, content_hash
+from comln.data.source import Split, content_hash, split_of
 from comln.devices import check_divides, task_mesh
 from comln.evaluate import evaluate
 from comln.meta_train import Divergence, TrainState, start_training
@@ -35,7 +35,7 @@ from comln.metrics import keep_until
 from comln.recipes import NAMES, find
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import COMLNConfig
-from comln.run import RunError, RunFolder, converter
+from comln.run import RunError, RunFolder
 from comln.selection import Selection
 from comln.training import Trained, train_run
 
@@ -157,11 +157,17 @@ class Samplers:
 
     @classmethod
     def of(cls, experiment: Experiment, splits: Mapping[str, Split]) -> "Samplers":
-        """Return those of an experiment."""
+        """Return those of an experiment.
+
+        **Raises:** `ValueError` where the data set lacks one of the splits.
+        """
+        if experiment.validate_every and "val" not in splits:
+            raise ValueError("This data set has no split for validation. Add --validate-every 0 --patience 0.")
+        train = split_of(splits, "train")
         return cls(
-            [Sampler(splits["train"], shape) for shape in experiment.train_shapes()],
+            [Sampler(train, shape) for shape in experiment.train_shapes()],
             Sampler(splits["val"], experiment.test) if experiment.validate_every else None,
-            Sampler(splits["test"], experiment.test),
+            Sampler(split_of(splits, "test"), experiment.test),
         )
 
 
@@ -230,15 +236,15 @@ def _check(options: TrainOptions) -> None:
 def _check_folder(options: TrainOptions, folder: RunFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise ValueError(f"{folder.path} is a file. Choose a folder with --out.")
+    if folder.holds_run():
+        folder.configuration()  # one that is lost or damaged is the first thing to know
     if folder.holds_run() and not options.resume:
         raise ValueError(f"{folder.path} already holds a run. Add --resume to go on with it, or choose another --out.")
-    if folder.holds_run():
-        before = folder.configuration()
-        if (before.get("experiment"), before.get("seed")) != (converter.unstructure(options.experiment), options.seed):
-            raise ValueError(
-                f"{folder.path} holds a run of another configuration or seed. Resume it with the command that started "
-                "it, or choose another --out."
-            )
+    if folder.holds_run() and not folder.is_of(options.experiment, options.seed):
+        raise ValueError(
+            f"{folder.path} holds a run of another configuration or seed. Resume it with the command that started it, "
+            "or choose another --out."
+        )
 
 
 def _start_together(options: TrainOptions, folder: RunFolder, data_hash: str, command: str) -> Trained:
@@ -275,6 +281,8 @@ def _start(
             f"The data set is not the one that {folder.path} was trained on (other fonts or library versions). "
             "Resume where it was started, or choose another --out."
         )
+    if others := folder.other_versions():
+        print(f"comln: started with {others}: the end may differ in its last digits.", file=sys.stderr)
     restored = folder.restore_newest(state)
     if restored is None:
         print(f"comln: no checkpoint in {folder.path} yet; starting from the beginning.", file=sys.stderr)

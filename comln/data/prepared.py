@@ -59,7 +59,8 @@ class Manifest:
     - `name`, `layout`: of the data set, and of the files it was made from. `settings`: what was chosen.
     - `example_shape`, `dtype`: of an example.
     - `mean`, `std`: by which each channel (R, G, B, or grey) of pixels in [0, 1] is to be normalised; empty for
-      embeddings. `normalisation`: where they come from, "customary" for this data set or "measured" on the first split.
+      embeddings. `normalisation`: where they come from, "customary" for this data set, or "measured on train", which is
+      "measured on test" where that is the only split.
     - `notes`: what was decided in reading, such as the order of channels.
     - `splits`: by name. `sources`: path, size and SHA-256 of the first MiB of each file that was read.
     - `remarks`: what is not as it should be and was let pass.
@@ -109,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(path, "it is damaged. Run `comln data prepare` again.") from error
+        raise DataError(path, "it is damaged. Remove it. Run `comln data prepare` again.") from error
 
 
 def load_prepared(folder: Path) -> dict[str, Split]:

@@ -57,6 +57,10 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
             f"it is refused: its member {info.filename} claims {info.file_size} bytes from {info.compress_size} "
             "compressed ones, as a decompression bomb does.",
         )
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            path, f"it is refused: its member {info.filename} is compressed in a way that numpy's writers never use."
+        )
     with archive.open(info) as file:
         head = file.read(LONGEST_HEADER)
     dtype, shape, column_major, start = _header(path, io.BytesIO(head))

@@ -3,22 +3,28 @@
 __all__ = ["inside", "read_json", "read_lines", "read_text"]
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from comln.data.data_error import DataError
 
 LARGEST_TEXT = 1 << 27
+LONGEST_PATH = 1024
+LONGEST_NAME = 255
+"""Bytes of a name, on most file systems."""
 
 
 def inside(folder: Path, name: str, listed_in: Path) -> Path:
     """Return `folder / name` for a name that a file gives.
 
-    **Raises:** `DataError`, about `listed_in`, where the name is absolute or leads out of the folder.
+    **Raises:** `DataError`, about `listed_in`, where the name is absolute, leads out of the folder or is too long.
 
     >>> inside(Path("images"), "a/1.png", Path("list.csv")).as_posix()
     'images/a/1.png'
     """
+    if len(name) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in name.split("/")):
+        raise DataError(listed_in, f"it is refused: it names the file {name[:60]!r}..., a name longer than files have.")
     relative = PurePosixPath(name)
     if not name or relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or "\0" in name:
         raise DataError(listed_in, f"it is refused: it names the file {name!r}, which is not inside {folder}.")

@@ -24,8 +24,16 @@ from comln.data.stored_array import FileBytes, StoredArray
 
 MOST_INSTRUCTIONS = 20_000_000
 """A tieredImageNet of 448,695 compressed pictures needs half of this."""
-MOST_TEXT = 1 << 29
-"""Bytes of short texts that are kept in memory, all together."""
+MOST_KEPT = 3 << 29
+"""Bytes of memory that its values may take, all together, by an estimate that is some two times too high; that
+tieredImageNet, written in protocol 2, is estimated to take 0.9 GiB."""
+KEPT_FREE = 1 << 26
+HIGHEST_RATIO = 8
+"""A file may also take no more memory than this many times its size and `KEPT_FREE`."""
+ITEM, CONTAINER, DICTIONARY = 64, 128, 256
+"""Bytes that a number or text takes beside its content; a tuple, list, array or numbered place; a dictionary."""
+MOST_MARKS = 1000
+"""Marks that are open at a time; honest programs have as many as they have lists in lists."""
 LONGEST_TEXT = 1024
 """Longer runs of bytes stay in the file."""
 LONGEST_LINE = 4096
@@ -63,6 +71,8 @@ def load_pickle(path: Path) -> Any:
             raise
         except IndexError:
             raise DataError(path, "it is not a pickle, or a damaged one: an instruction lacks its arguments.") from None
+        except RecursionError:
+            raise DataError(path, "it is refused: its values are nested too deeply.") from None
         except (ValueError, TypeError, KeyError, OverflowError, struct.error) as error:
             raise DataError(path, f"it is not a pickle, or a damaged one ({error}).") from error
 
@@ -90,7 +100,8 @@ class _Reader:
         self.stack: list[Any] = []
         self.below_marks: list[list[Any]] = []
         self.memory: dict[int, Any] = {}
-        self.text_kept = 0
+        self.most_kept = min(MOST_KEPT, KEPT_FREE + HIGHEST_RATIO * size)
+        self.kept = 0
 
     def run(self) -> Any:
         """Return the value that the program ends with."""
@@ -112,17 +123,21 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         """Return the next bytes, few enough to be kept."""
-        self.keep(count)
+        self.keep(ITEM + count)
         content = self.file.read(count)
         if len(content) < count:
             raise DataError(self.path, "it ends early: it is truncated. Get it again.")
         return content
 
     def keep(self, count: int) -> None:
-        """Count bytes that are kept in memory."""
-        self.text_kept += count
-        if self.text_kept > MOST_TEXT:
-            raise DataError(self.path, f"it is refused: its texts take more than {MOST_TEXT >> 20} MiB.")
+        """Count bytes that are kept in memory, even if they are given up later."""
+        self.kept += count
+        if self.kept > self.most_kept:
+            raise DataError(
+                self.path,
+                f"it is refused: what it makes takes more than {self.most_kept >> 20} MiB of memory, too much for its "
+                f"{self.size} bytes.",
+            )
 
     def line(self) -> str:
         """Return the next line, a short one."""
@@ -176,7 +191,14 @@ class _Reader:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def contain(self, value: Any) -> None:
+        """Push something that holds, or will hold, others, and takes far more memory than its instruction."""
+        self.keep(DICTIONARY if type(value) is dict else CONTAINER)
+        self.push(value)
+
     def mark(self) -> None:
+        if len(self.below_marks) >= MOST_MARKS:
+            raise DataError(self.path, f"it is refused: it has more than {MOST_MARKS} marks at a time.")
         self.below_marks.append(self.stack)
         self.stack = []
 
@@ -189,6 +211,7 @@ class _Reader:
         value = self.stack[-1]
         if isinstance(value, _Unbuilt):
             value.places.append(place)
+        self.keep(CONTAINER)
         self.memory[place] = value
 
     def recall(self, place: int) -> None:
@@ -197,7 +220,9 @@ class _Reader:
     def put_tuple(self, count: int) -> None:
         if len(self.stack) < count:
             raise IndexError
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        parts = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.contain(parts)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
@@ -209,20 +234,26 @@ class _Reader:
         target = self.stack[-1]
         if type(target) is not dict or len(values) % 2:
             raise DataError(self.path, "it is refused: it sets items of something that is no dictionary.")
+        # The hash of a tuple goes down into it, without a limit that would stop it before the end of the memory.
+        if not all(key is None or isinstance(key, str | bytes | int | np.integer) for key in values[::2]):
+            raise DataError(self.path, "it is refused: a key of a dictionary is neither a text nor a whole number.")
         target.update(zip(values[::2], values[1::2], strict=True))
 
     def new_dictionary(self, values: list[Any]) -> None:
-        self.push({})
+        self.contain({})
         self.set_items(values)
 
     # Names, and what may be done with them
 
     def name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise DataError(self.path, "it is refused: it asks for a name that is no text.")
         if (module, name) not in NAMES:
             raise DataError(
-                self.path, f"it asks for {module}.{name}, which could run code. It is refused; nothing was run."
+                self.path,
+                f"it asks for {module[:200]}.{name[:200]}, which could run code. It is refused; nothing was run.",
             )
-        self.push(_Name(NAMES[module, name]))
+        self.contain(_Name(NAMES[module, name]))
 
     def reduce(self) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
@@ -230,14 +261,14 @@ class _Reader:
             raise DataError(self.path, "it is refused: it calls something that is no permitted name.")
         match name.use, arguments:
             case "array", (_Name(use="array class"), (0,), _):
-                self.push(_Unbuilt(None))
+                self.contain(_Unbuilt(None))
             case "number", (np.dtype() as dtype, content):
                 stored = self.stored(dtype, (), False, content)
-                self.push(stored.load()[()] if isinstance(stored, StoredArray) else stored)
+                self.contain(stored.load()[()] if isinstance(stored, StoredArray) else stored)
             case "buffer", (content, np.dtype() as dtype, tuple() as shape, ("C" | "F") as order):
-                self.push(self.stored(dtype, shape, order == "F", content))
+                self.contain(self.stored(dtype, shape, order == "F", content))
             case "type", (str() | bytes() as code, *_):
-                self.push(_Unbuilt(code if isinstance(code, str) else code.decode("latin1")))
+                self.contain(_Unbuilt(code if isinstance(code, str) else code.decode("latin1")))
             case "encode", (str() | FileBytes() as text, *rest) if rest in (
                 [],
                 ["latin1"],
@@ -249,7 +280,7 @@ class _Reader:
                 raise DataError(self.path, f"it is refused: it makes a numpy {use} in a way that numpy does not.")
 
     def encoded(self, text: str) -> bytes:
-        self.keep(len(text))
+        self.keep(ITEM + len(text))
         return text.encode("latin1")
 
     def build(self) -> None:
@@ -270,7 +301,9 @@ class _Reader:
             return np.dtype(object)
         if not 0 < int(match[2]) <= LONGEST_ITEM:
             raise DataError(self.path, f"it is refused: it holds arrays of the type {code!r}.")
-        order = state[1] if isinstance(state[1], str) else bytes(state[1]).decode("latin1")
+        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "|", "="):
+            raise DataError(self.path, "it is refused: the order of bytes of an array is neither < nor >.")
         return np.dtype(code).newbyteorder(">" if order == ">" else "<" if order == "<" else "=")
 
     def array(self, state: tuple[Any, ...]) -> StoredArray | list[Any]:
@@ -284,7 +317,9 @@ class _Reader:
     ) -> StoredArray | list[Any]:
         """Return an array whose shape and content agree."""
         if len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
-            raise DataError(self.path, f"it is refused: an array claims the shape {shape!r}"[:200] + ".")
+            plain = len(shape) <= MOST_AXES and all(type(n) is int for n in shape)
+            shown = str(shape)[:100] if plain else f"of something other than {MOST_AXES} whole numbers at most"
+            raise DataError(self.path, f"it is refused: an array claims the shape {shown}.")
         if dtype.hasobject:
             if type(content) is not list or shape != (len(content),):
                 raise DataError(self.path, "it is refused: an array of objects is no list of them.")
@@ -322,10 +357,18 @@ class _Reader:
 
     def integer_line(self) -> int | bool:
         line = self.line()
-        return {"00": False, "01": True}[line] if line in ("00", "01") else int(line)
+        self.keep(ITEM + len(line))
+        return {"00": False, "01": True}[line] if line in ("00", "01") else int(line.rstrip("L"))
 
     def little(self, width: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(width), "little", signed=signed)
+
+    def place(self, width: int) -> int:
+        """Return the number of a place in memory."""
+        content = self.file.read(width)
+        if len(content) < width:
+            raise IndexError
+        return int.from_bytes(content, "little")
 
     INSTRUCTIONS: ClassVar[dict[int, Callable[["_Reader"], None]]] = {
         code[0]: instruction
@@ -337,17 +380,17 @@ class _Reader:
             b"R": reduce,
             b"b": build,
             b"(": mark,
-            b"t": lambda r: r.push(tuple(r.above_mark())),
+            b"t": lambda r: r.contain(tuple(r.above_mark())),
             b")": lambda r: r.push(()),
             b"\x85": lambda r: r.put_tuple(1),
             b"\x86": lambda r: r.put_tuple(2),
             b"\x87": lambda r: r.put_tuple(3),
-            b"}": lambda r: r.push({}),
+            b"}": lambda r: r.contain({}),
             b"d": lambda r: r.new_dictionary(r.above_mark()),
             b"s": lambda r: r.set_items([r.stack.pop(-2), r.stack.pop()]),
             b"u": lambda r: r.set_items(r.above_mark()),
-            b"]": lambda r: r.push([]),
-            b"l": lambda r: r.push(r.above_mark()),
+            b"]": lambda r: r.contain([]),
+            b"l": lambda r: r.contain(r.above_mark()),
             b"a": lambda r: r.append([r.stack.pop()]),
             b"e": lambda r: r.append(r.above_mark()),
             b"S": lambda r: r.push(r.long_line("unicode_escape", quoted=True)),
@@ -365,17 +408,17 @@ class _Reader:
             b"J": lambda r: r.push(r.little(4, signed=True)),
             b"K": lambda r: r.push(r.little(1)),
             b"M": lambda r: r.push(r.little(2)),
-            b"L": lambda r: r.push(int(r.line().rstrip("L"))),
+            b"L": lambda r: r.push(r.integer_line()),
             b"\x8a": lambda r: r.push(r.little(r.little(1), signed=True)),
             b"N": lambda r: r.push(None),
             b"\x88": lambda r: r.push(True),
             b"\x89": lambda r: r.push(False),
             b"g": lambda r: r.recall(int(r.line())),
-            b"h": lambda r: r.recall(r.little(1)),
-            b"j": lambda r: r.recall(r.little(4)),
+            b"h": lambda r: r.recall(r.place(1)),
+            b"j": lambda r: r.recall(r.place(4)),
             b"p": lambda r: r.memorise(int(r.line())),
-            b"q": lambda r: r.memorise(r.little(1)),
-            b"r": lambda r: r.memorise(r.little(4)),
+            b"q": lambda r: r.memorise(r.place(1)),
+            b"r": lambda r: r.memorise(r.place(4)),
             b"\x94": lambda r: r.memorise(len(r.memory)),
         }.items()
     }

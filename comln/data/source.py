@@ -1,6 +1,6 @@
 """What every data set is, once read: named splits of labelled examples."""
 
-__all__ = ["Split", "content_hash"]
+__all__ = ["Split", "content_hash", "split_of"]
 
 import hashlib
 from collections.abc import Mapping
@@ -42,3 +42,17 @@ def content_hash(splits: Mapping[str, Split]) -> str:
     """Return one digest for all splits of a data set."""
     lines = "\n".join(f"{name} {split.content_hash}" for name, split in sorted(splits.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def split_of(splits: Mapping[str, Split], name: str) -> Split:
+    """Return a split by its name.
+
+    **Raises:** `ValueError` where the data set has no such split: Omniglot as its authors split it has no validation.
+
+    >>> split_of({}, "val")
+    Traceback (most recent call last):
+    ValueError: This data set has no split 'val', only none at all.
+    """
+    if name not in splits:
+        raise ValueError(f"This data set has no split {name!r}, only {', '.join(splits) or 'none at all'}.")
+    return splits[name]

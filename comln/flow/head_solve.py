@@ -32,6 +32,7 @@ def system_of(flow: HeadFlow, integrator: Integrator, factor: Float[Array, "supp
         case Euler():
             rule, stiff_rule = EULER, None
     support, rows = factor.shape
+    worth = WORTH_SWITCHING if stiff_rule is None else worth_switching(support, rows, flow.in_span)
     return System(
         rule,
         stiff_rule,
@@ -40,7 +41,7 @@ def system_of(flow: HeadFlow, integrator: Integrator, factor: Float[Array, "supp
         flow.resolvent,
         integrator.rtol,
         integrator.atol,
-        worth_switching(support, rows, flow.in_span),
+        worth,
     )
 
 
@@ -48,10 +49,10 @@ def worth_switching(support: int, rows: int, in_span: bool) -> int:
     r"""Return how many explicit steps cost as much as the implicit ones in their place, within the room for them.
 
     For one way, an implicit step factors a matrix of $M \times M$ and inverts and multiplies the factor, about
-    $3.3 M^3$ operations; the seven stages of an explicit one multiply by $\Phi$ and $\Phi^\top$, $28 MR$ for $R$
-    rows, or by $G$, $14 M^2$. A stiff solve takes about 40 implicit steps, but each costs less than its operations say,
-    so that it is even at 25 times the ratio. The states that are kept take at most twice the memory of the factors,
-    $M^2$ for one way.
+    $3.3 M^3$ operations; an explicit one multiplies seven times (six stages, and the bound on its next step) by
+    $\Phi$ and $\Phi^\top$, $28 MR$ for $R$ rows, or by $G$, $14 M^2$. A stiff solve takes about 40 implicit steps, but
+    each costs less than its operations say, so that it is even at about 25 times the ratio. The states that are kept
+    take at most twice the memory of the factors, $M^2$ for one way. `benchmarks/switching.py` measures it.
 
     >>> worth_switching(5, 5, True), worth_switching(100, 100, True), worth_switching(100, 32, False)
     (100, 200, 625)

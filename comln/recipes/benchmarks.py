@@ -22,7 +22,7 @@ from comln.optimiser import Adam
 from comln.recipes.backbones import Conv4Config, IdentityConfig
 from comln.recipes.experiment import Experiment
 
-UPDATES, VALIDATE_EVERY, PATIENCE = 60_000, 1000, 15
+UPDATES, VALIDATE_EVERY = 60_000, 1000
 SHOTS = (1, 5)
 
 IMAGES = (
@@ -49,7 +49,6 @@ def _experiment(data: PreparedData | PreparedEmbeddings, shots: int) -> Experime
         tasks_per_step=8,
         validate_every=VALIDATE_EVERY if of_images else 200,
         validation_tasks=2000,
-        patience=PATIENCE,
     )
 
 

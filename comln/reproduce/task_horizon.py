@@ -4,7 +4,7 @@ __all__ = ["FILES", "KindRow", "TaskHorizonResult", "compute", "describe", "draw
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,23 @@ def _compare(experiment: Experiment, splits: dict[str, Split], spending: Spendin
     optimiser = optax.adam(optax.cosine_decay_schedule(0.05, spending.updates))
     outcomes: dict[str, list[dict[Kind, Measured]]] = {"shared": [], "own": []}
     for number, (seed, name) in enumerate((seed, name) for seed in SEEDS for name in outcomes):
-        work.on_progress(f"horizons: {name}, seed {seed}", 0.5 + 0.4 * number / (2 * len(SEEDS)))
         factor = TaskHorizon.init(jax.random.key(seed)) if name == "own" else None
         start = dataclasses.replace(shared_start, task_horizon=factor)
-        learner = _learn_horizons(start, for_training, spending.updates, seed, optimiser)
+        begun = 0.5 + 0.4 * number / (2 * len(SEEDS))
+
+        def on_update(done: int, name: str = name, seed: int = seed, begun: float = begun) -> None:
+            share = done / spending.updates
+            work.on_progress(
+                f"horizons: {name}, seed {seed}, update {done} of {spending.updates}",
+                begun + 0.4 * share / (2 * len(SEEDS)),
+            )
+
+        learner = _learn_horizons(start, for_training, spending.updates, seed, optimiser, on_update)
         outcomes[name].append({kind: _measure(learner, tasks) for kind, tasks in for_test.items()})
-    work.on_progress("the best horizon of each task", 0.9)
-    oracle = {kind: _best(tasks) for kind, tasks in for_test.items()}
+    oracle = {}
+    for number, (kind, tasks) in enumerate(for_test.items()):
+        work.on_progress(f"the best horizon of each task: {kind}", 0.9 + 0.1 * number / len(KINDS))
+        oracle[kind] = _best(tasks)
     averaged = {
         name: {kind: _average([run[kind] for run in runs]) for kind in KINDS} for name, runs in outcomes.items()
     }
@@ -215,7 +225,12 @@ def _with_noise(tasks: Episode, noise: float, seed: tuple[int, ...]) -> Episode:
 
 
 def _learn_horizons(
-    learner: COMLN, tasks: dict[Kind, Episode], updates: int, seed: int, optimiser: optax.GradientTransformation
+    learner: COMLN,
+    tasks: dict[Kind, Episode],
+    updates: int,
+    seed: int,
+    optimiser: optax.GradientTransformation,
+    on_update: Callable[[int], None],
 ) -> COMLN:
     """Return the learner after updates of its horizon, each on tasks of one kind; everything else is fixed."""
     trainable = eqx.tree_at(
@@ -227,7 +242,8 @@ def _learn_horizons(
     parameters, fixed = eqx.partition(learner, trainable)
     state, rng = optimiser.init(parameters), np.random.default_rng(seed)
     count = len(tasks[KINDS[0]].support.mask)
-    for _ in range(updates):
+    for update in range(updates):
+        on_update(update)
         kind = KINDS[rng.integers(len(KINDS))]
         chosen = rng.choice(count, min(TASKS_OF_AN_UPDATE, count), replace=False)
         batch = jax.tree.map(lambda x, chosen=chosen: x[chosen], tasks[kind])

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from comln.data.sampling import EpisodeShape
 from comln.optimiser import SGD
 from comln.recipes import LEARNERS
 from comln.recipes.backbones import Conv4Config, ResNet12Config
-from comln.run import export_run, load_run
+from comln.run import RunError, RunFolder, export_run, load_run
+from comln.weights import read_metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,12 +95,39 @@ def test_evaluating_with_other_ways_says_what_becomes_of_the_learned_start(train
     assert code == 0 and "3-way 2-shot accuracy on 4 test tasks" in out and "W0 was learned for 5 ways" in err
 
 
-def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result(trained, capsys):
-    before = json.loads((trained / "evaluation.json").read_text())
-    code, _, _ = comln("train", "--out", trained, "--resume", "--steps", 4, *VALIDATED, capsys=capsys)
-    after = json.loads((trained / "evaluation.json").read_text())
+def test_resuming_a_finished_run_evaluates_it_again_with_the_same_result_and_names_other_versions(
+    trained, tmp_path, capsys
+):
+    shutil.copytree(trained, tmp_path / "r")
+    configuration = json.loads((trained / "config.json").read_text())
+    now = configuration["versions"]["jax"]
+    configuration["versions"] |= {"jax": "0.0.1", "matplotlib": "0.0.1"}
+    (tmp_path / "r" / "config.json").write_text(json.dumps(configuration))
+    code, _, err = comln("train", "--out", tmp_path / "r", "--resume", "--steps", 4, *VALIDATED, capsys=capsys)
+    before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (trained, tmp_path / "r"))
     assert code == 0 and after["accuracy"] == before["accuracy"]
-    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 6
+    assert f"comln: started with jax 0.0.1, now {now}: the end may differ in its last digits.\n" in err
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["anew", "resumed"])
+def test_checkpoints_whose_configuration_is_lost_are_not_trained_over(trained, tmp_path, resume, capsys):
+    shutil.copytree(trained, tmp_path / "r")
+    (tmp_path / "r" / "config.json").unlink()
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    code, _, err = comln("train", "--out", tmp_path / "r", "--steps", 4, *VALIDATED, *resume, capsys=capsys)
+    assert code == 2 and "its config.json is lost" in err and err.count("\n") == 1
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+
+
+def test_the_place_of_the_data_is_not_part_of_a_run(tmp_path, trained, capsys):
+    words = ["mini-imagenet-5way-1shot", "--data.folder", str(tmp_path)]
+    elsewhere, other = _options([*words[:2], "elsewhere"]).experiment, _options([*words, "--steps", "3"]).experiment
+    folder = RunFolder(tmp_path / "r")
+    folder.start(_options(words).experiment, "comln", "house", 0, "hash", "comln train")
+    assert folder.is_of(elsewhere, 0) and not folder.is_of(elsewhere, 1) and not folder.is_of(other, 0)
+    code, _, err = comln("evaluate", trained, "--data-folder", tmp_path, capsys=capsys)
+    assert code == 2 and "--data-folder is for prepared data" in err and err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -284,7 +313,7 @@ def test_a_method_is_described_in_the_recipe_that_is_named(capsys):
         0.1,
         0.1,
     )
-    assert (original["data.padding"], original["patience"], shown["settings"]["house"]["patience"]) == (8, 0, 15)
+    assert (original["data.padding"], original["patience"], shown["settings"]["house"]["patience"]) == (8, 0, 0)
     words = " ".join(comln("recipes", name, "--learner", "metaoptnet-svm", capsys=capsys)[1].split())
     assert "published, Table 2: 78.63 ± 0.46 %. Source: Lee et al., 2019" in words and "published, note: " in words
     leo = comln("recipes", "leo-tiered-imagenet-5way-1shot", "--learner", "leo", "--json", capsys=capsys)[1]
@@ -330,8 +359,24 @@ def test_an_exported_file_gives_the_same_logits_and_the_same_number(trained, tmp
 
 
 def test_events_for_tensorboard_hold_the_same_numbers(trained):
-    events = list((trained / "tensorboard").iterdir())
-    assert len(events) >= 1 and all(b"validation_accuracy" in path.read_bytes() for path in events[:1])
+    event_of = importlib.import_module("tensorboardX.proto.event_pb2").Event.FromString
+    found = set()
+    for path in (trained / "tensorboard").iterdir():
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            # A record: its length in 8 bytes, a checksum in 4, itself, a checksum in 4.
+            length = int.from_bytes(content[place : place + 8], "little")
+            event = event_of(content[place + 12 : place + 12 + length])
+            found |= {(event.step, value.tag, value.simple_value) for value in event.summary.value}
+            place += 16 + length
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    written = {
+        (line["step"], name, float(np.float32(value)))
+        for line in lines
+        for name, value in line.items()
+        if name != "step"
+    }
+    assert found == written and len(written) > 4 * 6
 
 
 def test_a_file_that_is_no_export_is_named_in_one_line(trained, tmp_path, capsys):
@@ -342,10 +387,15 @@ def test_a_file_that_is_no_export_is_named_in_one_line(trained, tmp_path, capsys
     for name, message in (("noise", "no safetensors file, or damaged"), ("foreign", "does not describe a run")):
         code, _, err = comln("evaluate", tmp_path / name, capsys=capsys)
         assert code == 2 and message in err and name in err and len(err.strip().splitlines()) == 1
-    export_run(load_run(trained), tmp_path / "cut")
-    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-50])
+    export_run(load_run(trained), tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-50])
     code, _, err = comln("evaluate", tmp_path / "cut", capsys=capsys)
     assert code == 2 and "damaged" in err and len(err.strip().splitlines()) == 1
+    about = json.loads(read_metadata(tmp_path / "whole")["run"])
+    for changed in ({"seed": "x"}, {"seed": -1}, {"step": None}, {"selection": {"best_step": "x"}}):
+        save_file({"x": np.zeros(3)}, tmp_path / "changed", {"run": json.dumps({**about, **changed})})
+        with pytest.raises(RunError, match=r"changed does not describe a run of this version"):
+            load_run(tmp_path / "changed")
     code, _, err = comln("export", trained, "--out", tmp_path, capsys=capsys)
     assert code == 2 and "is a folder" in err
 

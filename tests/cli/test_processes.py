@@ -49,9 +49,9 @@ def ends(started) -> list[int]:
 
 
 def said(folder: Path, process: int) -> str:
-    """Return what the process printed, without the line that the library of its connections prints."""
+    """Return what a process printed, but for the greeting of the library that connects it with the others."""
     lines = (folder / f"{process}.txt").read_text().splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("[Gloo]"))
+    return "".join(line for line in lines if not line.startswith("[Gloo] Rank"))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

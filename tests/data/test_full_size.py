@@ -74,4 +74,4 @@ def test_a_full_mini_imagenet_is_prepared_in_two_gibibytes_and_sampled_fast(tmp_
             f"\npeak {peak / 2**20:.0f} MiB; {1000 / wall:.0f} episodes/s, {work:.3f} ms of processor time each; "
             f"this process has {memory} MiB"
         )
-    assert 1000 / min(wall, work) >= LEAST_EPISODES_A_SECOND
+    assert 1000 / wall >= LEAST_EPISODES_A_SECOND

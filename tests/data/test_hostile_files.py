@@ -1,12 +1,16 @@
 """Archives, arrays, pictures, lists and tables that are hostile or damaged are refused: by name, with a reason, in one
 line, and before they cost memory."""
 
+import bz2
+import gzip
 import io
+import lzma
 import struct
 import tarfile
 import tracemalloc
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from comln.data.safe_archive import unpack
 from comln.data.safe_image import decode_image
 from comln.data.safe_npz import open_npy, open_npz
 from comln.data.safe_path import inside, read_json, read_lines
+from comln.data.sources.cub import CUB
+from comln.data.sources.tiered_imagenet import TieredImageNet
 from tests.data import fabricated as made
 
 
@@ -80,6 +86,111 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
     refused(lambda path: unpack(path, tmp_path / "into"), tmp_path / "bomb.zip", "as a decompression bomb does")
     tar_with(tmp_path / "two.tar", ("a", tarfile.REGTYPE), ("b", tarfile.REGTYPE))
     refused(lambda path: unpack(path, tmp_path / "other", largest=1), tmp_path / "two.tar", "more than 1 bytes")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("ending", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_a_tar_with_a_huge_name_is_refused(ending, kind, tmp_path):
+    """Names and further headers are read in one piece, before they are members."""
+    info, mebibytes = tarfile.TarInfo("x"), 400
+    info.type, info.size = kind, mebibytes << 20
+    opened = {"tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open}[ending]
+    with opened(tmp_path / f"bomb.{ending}", "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(2):
+            file.write(b"a" * (1 << 20))
+    refused(lambda path: unpack(path, tmp_path / "into"), tmp_path / f"bomb.{ending}", "between two members")
+
+
+def test_a_name_longer_than_files_have_is_refused(tmp_path):
+    for name in ("a" * 300, "a/" * 5000 + "b", "\u20ac" * 100):
+        path = tmp_path / f"long{len(name)}.tar"
+        tar_with(path, (name, tarfile.REGTYPE))
+        refused(lambda path: unpack(path, tmp_path / "into"), path, "a name longer than files have")
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_an_honest_tar_of_every_compression_is_unpacked(ending, tmp_path):
+    mode: Any = f"w:{ending[4:]}"
+    with tarfile.open(tmp_path / f"a.{ending}", mode) as archive:
+        for i in range(3):
+            info = tarfile.TarInfo("long" * 50 + f"/{i}")
+            info.size = 3 << 20
+            archive.addfile(info, io.BytesIO(bytes([i]) * info.size))
+    unpack(tmp_path / f"a.{ending}", tmp_path / "into")
+    for i in range(3):
+        assert (tmp_path / "into" / ("long" * 50) / f"{i}").read_bytes() == bytes([i]) * (3 << 20)
+
+
+def xz(content, dictionary):
+    """Return content as an .xz file that asks for a dictionary, by the number of its size in the format."""
+    packed = bytearray(lzma.compress(content, preset=0))
+    end = 12 + 4 * (packed[12] + 1)
+    assert packed[14:16] == b"\x21\x01"  # the only filter is LZMA2, with one byte of properties
+    packed[16] = dictionary
+    packed[end - 4 : end] = struct.pack("<I", zlib.crc32(packed[12 : end - 4]))
+    return bytes(packed)
+
+
+HIGHEST_LEVEL, LARGEST_OF_ALL = 28, 40
+"""Dictionaries of 64 MiB, as `xz -9` has it, and of 4 GiB."""
+
+
+def test_an_xz_that_asks_for_much_memory_is_refused(tmp_path):
+    tar_with(tmp_path / "a.tar", ("a", tarfile.REGTYPE))
+    content, path = (tmp_path / "a.tar").read_bytes(), tmp_path / "a.tar.xz"
+    path.write_bytes(xz(content, LARGEST_OF_ALL))
+    refused(lambda path: unpack(path, tmp_path / "into"), path, "unpacking it takes more than 128 MiB of memory")
+    path.write_bytes(xz(content[:600], HIGHEST_LEVEL) + xz(content[600:], LARGEST_OF_ALL))
+    refused(lambda path: unpack(path, tmp_path / "other"), path, "unpacking it takes more than 128 MiB of memory")
+
+
+def test_an_xz_of_the_highest_level_in_several_streams_is_unpacked(tmp_path):
+    tar_with(tmp_path / "a.tar", ("a", tarfile.REGTYPE), ("b", tarfile.REGTYPE))
+    content, path = (tmp_path / "a.tar").read_bytes(), tmp_path / "a.tar.xz"
+    packed = xz(content[:600], HIGHEST_LEVEL) + bytes(8) + lzma.compress(content[600:]) + bytes(4)
+    path.write_bytes(packed)
+    unpack(path, tmp_path / "into")
+    assert [(tmp_path / "into" / name).read_text() for name in "ab"] == ["x", "x"]
+    path.write_bytes(packed[: len(packed) // 2])
+    refused(lambda path: unpack(path, tmp_path / "other"), path, "it is damaged")
+
+
+def test_a_zip_that_is_packed_by_an_unusual_method_is_refused(tmp_path):
+    """LZMA too has a dictionary as large as the file says."""
+    for name, read in (("a.zip", lambda path: unpack(path, tmp_path / "into")), ("a.npz", open_npz)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("a.npy", npy(plain((3,)), b"abc"))
+        refused(read, tmp_path / name, "is compressed")
+
+
+def test_an_archive_of_too_many_members_is_refused(tmp_path, monkeypatch):
+    from comln.data import safe_archive
+
+    tar_with(tmp_path / "folders.tar", *((f"{i}", tarfile.DIRTYPE) for i in range(20)))
+    tar_with(tmp_path / "files.tar", *((f"{i}", tarfile.REGTYPE) for i in range(20)))
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        for i in range(20):
+            archive.writestr(f"{i}", "")
+    monkeypatch.setattr(safe_archive, "MOST_MEMBERS", 10)
+    for name in ("folders.tar", "files.tar", "files.zip"):
+        refused(
+            lambda path, name=name: unpack(path, tmp_path / f"into {name}"), tmp_path / name, "more than 10 members"
+        )
+
+
+def test_many_members_of_a_tar_take_no_memory(tmp_path):
+    """A gigabyte of folders is packed into some megabytes."""
+    info = tarfile.TarInfo("folder")
+    info.type = tarfile.DIRTYPE
+    with gzip.GzipFile(tmp_path / "a.tar.gz", "wb", 1) as file:
+        for _ in range(8):
+            file.write(info.tobuf() * 1000)
+    tracemalloc.start()
+    unpack(tmp_path / "a.tar.gz", tmp_path / "into")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 @pytest.mark.parametrize("name", ["broken.zip", "broken.tar.gz"])
@@ -246,6 +357,128 @@ def test_a_hostile_hdf5_file_is_refused(attack, tmp_path):
         path.write_bytes(b"hello")
         reason = "not a readable HDF5 file"
     refused(lambda path: hdf5_split(path, [("a", "a")], PictureReader(2)), path, reason)
+
+
+@pytest.mark.parametrize("attack", ["dataset", "external link", "soft link", "dangling", "loop", "nothing"])
+def test_a_group_of_classes_that_is_none_is_refused(attack, tmp_path):
+    import h5py
+
+    from comln.data.sources.hdf5 import names_in
+
+    path = tmp_path / "test_data.hdf5"
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other.create_group("datasets").create_group("secret")
+    with h5py.File(path, "w") as file:
+        match attack:
+            case "dataset":
+                file.create_dataset("datasets", (3_000_000, 1), np.uint8, chunks=(1000, 1))
+            case "external link":
+                file["datasets"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/datasets")
+            case "soft link":
+                file.create_group("real")
+                file["datasets"] = h5py.SoftLink("/real")
+            case "dangling":
+                file["datasets"] = h5py.SoftLink("/nowhere")
+            case "loop":
+                file["datasets"] = h5py.SoftLink("/datasets")
+    refused(lambda path: names_in(path, "datasets"), path, "no group datasets of its own")
+    for source in (CUB(), TieredImageNet()):
+        refused(lambda path, source=source: read_test_split(source, path), path, "no group datasets of its own")
+
+
+def read_test_split(source, path):
+    layout = next(layout for layout in source.layouts() if layout.name == "torchmeta")
+    layout.read(path.parent, "test")
+
+
+def test_an_hdf5_chunk_far_larger_than_its_dataset_is_refused(tmp_path):
+    import h5py
+
+    from comln.data.sources.hdf5 import hdf5_split
+    from comln.data.sources.pictures import PictureReader
+
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file.create_dataset("a", (1, 2, 2, 3), np.uint8, maxshape=(None, 2, 2, 3), chunks=(10**8, 2, 2, 3))
+    refused(lambda path: hdf5_split(path, [("a", "a")], PictureReader(2)), tmp_path / "a.hdf5", "decompression bomb")
+
+
+@pytest.mark.parametrize("column", ["image", "bytes of image", "label"])
+def test_a_large_value_that_many_rows_refer_to_is_refused(column, tmp_path):
+    """Unpacked, 256 rows of 24 MiB each would take 6 GiB."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import batches, parquet_image_split
+
+    path, rows = tmp_path / "train.parquet", np.zeros(256, np.int32)
+    values = pa.DictionaryArray.from_arrays(pa.array(rows), pa.array([b"x" * (24 << 20)]))
+    if column == "label":
+        pq.write_table(pa.table({"label": values}), path, compression="zstd", store_schema=False)
+        refused(lambda path: list(batches(path, ["label"])), path, "has texts of more than 4096 bytes")
+    else:
+        images = values if column == "image" else pa.StructArray.from_arrays([values], ["bytes"])
+        table = pa.table({"image": images, "label": rows})
+        pq.write_table(table, path, compression="zstd", store_schema=False)
+        refused(lambda path: list(parquet_image_split((path,), "train", 8).blocks()), path, "more than 16 MiB")
+    assert path.stat().st_size < 1 << 14
+
+
+@pytest.mark.parametrize("kind", ["bytes of one length", "list of texts", "parts of parts", "list of parts"])
+def test_a_column_that_would_be_copied_for_each_row_is_refused(kind, tmp_path):
+    """Such a column repeats a value of 8 MiB for each of 256 rows, however little of the file it takes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import batches, parquet_image_split
+
+    path, large = tmp_path / "train.parquet", b"x" * (8 << 20)
+    values = {
+        "bytes of one length": lambda: pa.array([large] * 2, pa.binary(len(large))),
+        "list of texts": lambda: pa.array([[large]] * 2, pa.list_(pa.binary())),
+        "parts of parts": lambda: pa.array([{"bytes": {"bytes": large}}] * 2),
+        "list of parts": lambda: pa.array([[{"bytes": large}]] * 2),
+    }[kind]()
+    table = pa.table({"image": values, "label": values})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    refused(lambda path: list(batches(path, ["label"])), path, "its column label is of the type")
+    pq.write_table(pa.table({"image": values, "label": [0, 1]}), path, compression="zstd", store_schema=False)
+    refused(lambda path: list(parquet_image_split((path,), "train", 8).blocks()), path, "its column image is of the")
+
+
+def test_labels_that_have_parts_are_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import batches
+
+    pq.write_table(pa.table({"label": [{"name": "a"}, {"name": "b"}]}), tmp_path / "a.parquet")
+    refused(lambda path: list(batches(path, ["label"])), tmp_path / "a.parquet", "its column label has parts")
+
+
+def test_rows_of_a_large_picture_are_decoded_one_by_one(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources.parquet import parquet_image_split
+
+    path, rows = tmp_path / "train.parquet", np.zeros(256, np.int32)
+    images = pa.DictionaryArray.from_arrays(pa.array(rows), pa.array([png_that_claims(9, 9) + bytes(6 << 20)]))
+    pq.write_table(pa.table({"image": images, "label": rows}), path, compression="zstd", store_schema=False)
+    refused(lambda path: list(parquet_image_split((path,), "train", 8).blocks()), path, "damaged")
+
+
+def test_an_embedding_of_one_number_over_and_over_is_refused(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from comln.data.sources import parquet
+    from comln.data.sources.parquet import embedding_batches
+
+    monkeypatch.setattr(parquet, "RATIO_FREE", 1 << 22)
+    values = pa.array(np.zeros((1 << 20) + 1, np.float32))
+    path, table = tmp_path / "a.parquet", pa.table({"embedding": pa.ListArray.from_arrays([0, len(values)], values)})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    refused(lambda path: next(embedding_batches(path)), path, "as a decompression bomb does")
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):

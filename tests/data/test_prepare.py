@@ -1,14 +1,16 @@
 """What is checked of a data set, what is written, and what the rest of the program makes of it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from comln.data.batches import make_batch
 from comln.data.data_error import DataError
-from comln.data.prepare import check, prepare
+from comln.data.prepare import HEAD, check, prepare
 from comln.data.prepared import PreparedData, PreparedEmbeddings, load_prepared, read_manifest
+from comln.data.safe_archive import unpack
 from comln.data.sampling import EpisodeShape, Sampler
 from comln.data.source import content_hash
 from comln.data.sources.cifar import CIFARFS
@@ -16,6 +18,7 @@ from comln.data.sources.embeddings import Embeddings
 from comln.data.sources.image_folder import ImageFolder
 from comln.data.sources.leo_embeddings import LEOMiniImageNet
 from comln.data.sources.mini_imagenet import MiniImageNet
+from comln.data.sources.omniglot import Omniglot
 from tests.data import fabricated as made
 from tests.data.fabricated import SPLITS, Tiny
 
@@ -93,10 +96,18 @@ def test_the_manifest_says_what_it_was_made_from(tiny_folder, tmp_path):
     assert manifest.sources[0]["path"] == "train/n000" and manifest.sources[0]["files"] == 4
     np.testing.assert_allclose(manifest.mean, tiny.images["train"].mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(manifest.std, tiny.images["train"].std((0, 1, 2)) / 255, rtol=1e-12)
-    assert manifest.normalisation == "measured"
+    assert manifest.normalisation == "measured on train"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["manifest.json", *(f"{split}.{ending}" for split in SPLITS for ending in ("json", "npy"))]
     )
+
+
+def test_the_manifest_says_that_constants_are_of_test_classes_where_there_are_no_others(tmp_path):
+    tiny = Tiny(8)
+    tiny.pictures("test", tmp_path / "root")
+    manifest = check(ImageFolder(8), "folder", tmp_path / "root", False, silent).manifest
+    assert list(manifest.splits) == ["test"] and manifest.normalisation == "measured on test"
+    np.testing.assert_allclose(manifest.mean, tiny.images["test"].mean((0, 1, 2)) / 255, rtol=1e-12)
 
 
 def test_the_content_hash_depends_on_the_content_alone(tmp_path):
@@ -120,11 +131,105 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tiny_folder, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, interrupt)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.json", "train.npy"]
+    beside = tmp_path / "out" / ".comln-unfinished"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [beside.name]
+    assert sorted(path.name for path in beside.iterdir()) == ["train.json", "train.npy"]
     with pytest.raises(DataError, match="no prepared data set here"):
         load_prepared(tmp_path / "out")
     assert prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent).kept == ("train",)
     np.testing.assert_array_equal(load_prepared(tmp_path / "out")["train"].examples, tiny.images["train"])
+    assert not beside.exists()
+
+
+def test_a_failed_preparation_leaves_what_was_there(tiny_folder, tmp_path):
+    root, tiny = tiny_folder
+    prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    min(root.glob("train/*/*.png")).write_bytes(made.png(255 - tiny.images["train"][0]))
+    damaged = next(root.glob("test/*/*.png"))
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:90])
+    for _ in range(2):
+        with pytest.raises(DataError, match="damaged"):
+            prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
+        assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()} == before
+        np.testing.assert_array_equal(load_prepared(tmp_path / "out")["train"].examples, tiny.images["train"])
+    damaged.write_bytes(good)
+    assert prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent).kept == ("train", "val")
+    expected = np.concatenate([255 - tiny.images["train"][:1], tiny.images["train"][1:]])
+    np.testing.assert_array_equal(load_prepared(tmp_path / "out")["train"].examples, expected)
+
+
+@pytest.mark.parametrize("renaming", range(7, 14))  # six write the new splits, six exchange them, one the manifest
+def test_an_interruption_while_splits_are_exchanged_is_made_good(renaming, tiny_folder, tmp_path, monkeypatch):
+    """At no moment are new examples read under an old manifest, or the other way round."""
+    import os
+
+    root, tiny = tiny_folder
+    prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
+    for split in SPLITS:
+        min(root.glob(f"{split}/*/*.png")).write_bytes(made.png(255 - tiny.images[split][0]))
+    replace, left = os.replace, [renaming]
+
+    def interrupted(source, target):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", interrupted)
+        prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
+    with pytest.raises(DataError, match="no prepared data set here"):
+        load_prepared(tmp_path / "out")
+    prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
+    np.testing.assert_array_equal(load_prepared(tmp_path / "out")["test"].examples[0], 255 - tiny.images["test"][0])
+
+
+@pytest.mark.parametrize("replaced", ["a picture", "a picture in a folder of folders", "a file"])
+def test_files_that_were_replaced_by_others_of_the_same_size_are_read_again(replaced, tmp_path):
+    import os
+
+    tiny, root, source = Tiny(28, channels=1), tmp_path / "root", ImageFolder(28)
+    if replaced == "a file":
+        tiny, source = Tiny(84, each=30), MiniImageNet()
+        made.class_dictionaries(tiny, root, protocol=4)
+        path = root / "mini-imagenet-cache-test.pkl"
+    elif replaced == "a picture":
+        for split in SPLITS:
+            tiny.pictures(split, root / split)
+        path = min(root.glob("test/*/*.png"))
+    else:
+        source = Omniglot()
+        for split in SPLITS:
+            tiny.pictures(split, root / "data" / "Latin")
+            lines = [f"Latin/{name}/rot000" for name in tiny.names[split]]
+            made.write(root / "splits" / "vinyals" / f"{split}.txt", "\n".join(lines))
+        path = min(root.glob(f"data/Latin/{tiny.names['test'][0]}/*.png"))
+    prepare(source, "tiny", root, tmp_path / "out", True, silent)
+    status, content = path.stat(), bytearray(path.read_bytes())
+    if replaced == "a file":
+        place = bytes(content).index(tiny.images["test"][-1].tobytes()[:100])
+        assert place > HEAD  # beyond what the digest of the file's beginning would notice
+        content[place] ^= 1
+    else:
+        content = made.png(255 - tiny.images["test"][0])
+    before = load_prepared(tmp_path / "out")["test"].content_hash
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    assert path.stat().st_size == status.st_size
+    assert "test" not in prepare(source, "tiny", root, tmp_path / "out", True, silent).kept
+    assert load_prepared(tmp_path / "out")["test"].content_hash != before
+
+
+def test_an_archive_that_is_unpacked_again_holds_the_same_files(tiny_folder, tmp_path):
+    import shutil
+
+    archive = Path(shutil.make_archive(str(tmp_path / "pictures"), "zip", tiny_folder[0]))
+    for kept in ((), SPLITS):
+        unpack(archive, tmp_path / f"unpacked{len(kept)}")
+        done = prepare(ImageFolder(8), "folder", tmp_path / f"unpacked{len(kept)}", tmp_path / "out", False, silent)
+        assert done.kept == kept
 
 
 def test_other_settings_or_files_are_prepared_again(tiny_folder, tmp_path):
@@ -144,6 +249,16 @@ def test_somebody_elses_files_are_left_alone(tiny_folder, tmp_path):
     with pytest.raises(DataError, match=r"a val.npy that comln did not write"):
         prepare(ImageFolder(8), "folder", root, tmp_path / "out", False, silent)
     assert (tmp_path / "out" / "val.npy").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ['{"name": "my app", "version": 1}', "[1, 2]", "{", ""])
+def test_somebody_elses_manifest_is_left_alone(content, tiny_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"out: it holds a manifest.json that comln did not write"):
+        prepare(ImageFolder(8), "folder", tiny_folder[0], tmp_path / "out", False, silent)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+    assert (tmp_path / "out" / "manifest.json").read_text() == content
 
 
 @pytest.mark.parametrize("damage", ["shorter", "other list", "no array", "other version", "no json", "other shape"])

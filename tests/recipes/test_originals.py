@@ -38,6 +38,13 @@ def test_no_run_ends_before_its_rate_has_fallen(learner, protocol):
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
+def test_no_run_of_the_house_ends_before_its_rate_has_fallen_to_zero(learner):
+    for name in BENCHMARKS:
+        run = find(name, learner, "house")
+        assert run.validate_every and run.patience == 0
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
 def test_a_recipe_without_validation_stays_without(learner):
     for protocol in ("house", "paper", "original"):
         run = find("glyphs-5way-1shot", learner, protocol)

@@ -57,7 +57,7 @@ def test_only_the_horizon_is_learned():
     learner = COMLN.init(Identity(5), 3, jax.random.key(0), 10.0, initial_head=InitialHead.LEARNED)
     of_each = dict.fromkeys(KINDS, tasks())
     with jax.numpy_dtype_promotion("standard"):
-        trained = task_horizon._learn_horizons(learner, of_each, 3, 0, optax.adam(1e-2))
+        trained = task_horizon._learn_horizons(learner, of_each, 3, 0, optax.adam(1e-2), lambda _: None)
     np.testing.assert_array_equal(trained.initial_weights, learner.initial_weights)
     assert float(trained.log_horizon) != float(learner.log_horizon)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comln.data.data_error import DataError
 from comln.data.safe_path import inside
-from comln.data.sources.hdf5 import hdf5_split, open_hdf5
+from comln.data.sources.hdf5 import hdf5_split, names_in
 from comln.data.sources.layout import SPLITS, AbstractSource, Expected, Layout
 from comln.data.sources.pictures import PictureReader, class_folders, folder_split
 from comln.data.sources.raw_split import RawSplit
@@ -57,11 +57,7 @@ class CUB(AbstractSource):
 
     def _hdf5(self, folder: Path, split: str) -> RawSplit:
         path = folder / f"{split}_data.hdf5"
-        with open_hdf5(path) as file:
-            if "datasets" not in file:
-                raise DataError(path, "it has no group datasets.")
-            names = sorted(file["datasets"])
-        return hdf5_split(path, [(name, f"datasets/{name}") for name in names], self._reader())
+        return hdf5_split(path, [(name, f"datasets/{name}") for name in names_in(path, "datasets")], self._reader())
 
     def _reader(self) -> PictureReader:
         return PictureReader(self.image_size, crop=True)

@@ -1,7 +1,8 @@
 """Splits of torchmeta's HDF5 files, with the optional library h5py."""
 
-__all__ = ["DatasetOfClass", "dataset_of", "hdf5_split", "open_hdf5"]
+__all__ = ["DatasetOfClass", "dataset_of", "hdf5_split", "names_in", "open_hdf5"]
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,20 @@ def hdf5_split(
     )
 
 
+def names_in(path: Path, group: str) -> list[str]:
+    """Return the sorted names of what a group at the root of an HDF5 file holds.
+
+    **Raises:** `DataError` where there is no such group, also where the name is a link or a dataset.
+    """
+    with open_hdf5(path) as file:
+        import h5py  # after the call that says so where it is not installed
+
+        # Of a dataset, each row would be a name; a link could lead to another file, or nowhere.
+        if not isinstance(file.get(group, getlink=True), h5py.HardLink) or file.get(group, getclass=True) != h5py.Group:
+            raise DataError(path, f"it has no group {group} of its own.")
+        return sorted(file[group])
+
+
 def dataset_of(path: Path, file: Any, place: str) -> Any:
     """Return the dataset at a place of an open file, never one of another file.
 
@@ -77,8 +92,10 @@ def dataset_of(path: Path, file: Any, place: str) -> Any:
         node = node[part]
     if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
         raise DataError(path, f"it is refused: its {place} is no dataset of its own.")
-    if node.nbytes > max(RATIO_FREE, HIGHEST_RATIO * path.stat().st_size):
-        raise DataError(path, f"it is refused: its {place} claims {node.nbytes} bytes, as a decompression bomb does.")
+    # A chunk is read as a whole, even where the dataset has only a part of it.
+    claimed = max(node.nbytes, math.prod(node.chunks or ()) * node.dtype.itemsize)
+    if claimed > max(RATIO_FREE, HIGHEST_RATIO * path.stat().st_size):
+        raise DataError(path, f"it is refused: its {place} claims {claimed} bytes, as a decompression bomb does.")
     return node
 
 
@@ -100,14 +117,16 @@ def _blocks(path: Path, datasets: tuple[DatasetOfClass, ...], reader: PictureRea
         for _, place in datasets:
             dataset = _images(path, file, place, reader)
             for start in range(0, len(dataset), ROWS_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE, len(dataset))
                 try:
-                    rows = dataset[start : start + ROWS_AT_ONCE]
+                    if dataset.dtype != object:
+                        yield dataset[start:stop]
+                        continue
+                    # One by one: many rows may refer to the same large bytes.
+                    yield np.stack([_decoded(f"{path}:{place}", dataset[row], reader) for row in range(start, stop)])
                 except OSError as error:
                     raise DataError(path, f"its {place} is damaged ({error}). Get it again.") from error
-                if rows.dtype == object:
-                    name = f"{path}:{place}"
-                    yield np.stack(
-                        [decode_image(row.tobytes(), name, reader.size, reader.mode, reader.crop) for row in rows]
-                    )
-                else:
-                    yield rows
+
+
+def _decoded(name: str, content: np.ndarray, reader: PictureReader) -> np.ndarray:
+    return decode_image(content.tobytes(), name, reader.size, reader.mode, reader.crop)

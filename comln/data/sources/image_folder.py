@@ -24,7 +24,7 @@ FOLDERS = (
 class ImageFolder(AbstractSource):
     """A folder of pictures, in folders by split and class, or by class with a list of the splits.
 
-    - `image_size`: height and width; of each picture the middle square is taken.
+    - `image_size`: height and width; of each picture, turned as its camera was held, the middle square is taken.
     - `split_file`: which classes each split has: JSON with a list of names for each of train, val and test. Without
       it, and without folders or lists by split, all classes are test classes.
     """
@@ -70,4 +70,4 @@ class ImageFolder(AbstractSource):
     def _read(self, source: Path, classes: list[tuple[str, Path]]) -> RawSplit:
         if not classes:
             raise DataError(source, "it names no classes: each class should be a folder of pictures.")
-        return folder_split(classes, PictureReader(self.image_size, crop=True), ())
+        return folder_split(classes, PictureReader(self.image_size, crop=True, upright=True), ())

@@ -27,17 +27,18 @@ class PictureReader:
 
     - `size`: height and width. `mode`: "RGB", or "L" for one channel. `crop`: take the middle square, rather than
       squeezing the picture into one.
-    - `inverted`: whether dark becomes bright.
+    - `inverted`: whether dark becomes bright. `upright`: whether they are turned as their EXIF data say.
     """
 
     size: int
     mode: Literal["RGB", "L"] = "RGB"
     crop: bool = False
     inverted: bool = False
+    upright: bool = False
 
     def __call__(self, path: Path) -> np.ndarray:
         """Return one picture, shape `(size, size, channel)`, uint8."""
-        pixels = read_image(path, self.size, self.mode, self.crop)
+        pixels = read_image(path, self.size, self.mode, self.crop, self.upright)
         return 255 - pixels if self.inverted else pixels
 
     def example_shape(self) -> tuple[int, int, int]:
@@ -47,6 +48,7 @@ class PictureReader:
     def note(self) -> str:
         """Return how the pictures are resized, in words."""
         what = "middle square" if self.crop else "whole picture"
+        what += ", turned as EXIF says," if self.upright else ""
         return f"{what} to {self.size} x {self.size}, bilinear with a filter against aliasing"
 
 

@@ -14,7 +14,7 @@ from comln.data.data_error import DataError
 from comln.data.safe_image import decode_image
 from comln.data.safe_npz import open_npz
 from comln.data.sources.arrays import from_pickle, image_array, labelled_split, whole_numbers
-from comln.data.sources.hdf5 import hdf5_split, open_hdf5
+from comln.data.sources.hdf5 import hdf5_split, names_in
 from comln.data.sources.layout import SPLITS, AbstractSource, Expected, Layout, Normalisation
 from comln.data.sources.mini_imagenet import RGB_OF_IMAGENET
 from comln.data.sources.pictures import PictureReader
@@ -127,8 +127,4 @@ def _decoded(path: Path, pictures: Sequence[StoredArray], order: str) -> Iterato
 
 def _hdf5(folder: Path, split: str) -> RawSplit:
     path = folder / f"{split}_data.hdf5"
-    with open_hdf5(path) as file:
-        if "datasets" not in file:
-            raise DataError(path, "it has no group datasets.")
-        names = sorted(file["datasets"])
-    return hdf5_split(path, [(name, f"datasets/{name}") for name in names], PictureReader(SIZE))
+    return hdf5_split(path, [(name, f"datasets/{name}") for name in names_in(path, "datasets")], PictureReader(SIZE))
