@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from comln.reproduce import efficiency_page, glyphs, scaling_page, table1, task_horizon
+from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -182,7 +183,7 @@ def efficiency(target, network):
     if content is None:
         return [f"{network}: not measured yet; `comln reproduce {target}` writes the numbers."]
     result = efficiency_page.restore(content)
-    claims = "\n".join(f"- {line}" for line in efficiency_page.fact_lines(result))
+    claims = "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in facts(result))
     tables = [
         markdown((f"{network}: {title[0].lower()}{title[1:]}", rows)) for title, rows in efficiency_page.tables(result)
     ]

@@ -57,8 +57,9 @@ PAPER_BYTES = 32 * 2**30
 SHARE = 0.6
 """Of the device's memory that a program may take to be run: others need some too."""
 
-
 FEW = 10
+"""See `Spending.longest_s`."""
+
 LEVEL = 0.01
 """Up to this relative difference, two amounts of memory are the same."""
 
@@ -99,7 +100,7 @@ class Limit(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one number of steps; times are medians.
+    """One method at one number of steps; times are medians, and none where nothing was run to extrapolate from.
 
     - `memory`: the compiler's figure for the whole program, in bytes, besides arguments and results.
     - `time_ms`: of the whole. For methods that adapt a head alone it is that of the network plus `head_time_ms`.
@@ -114,7 +115,7 @@ class Cell:
     steps: int
     horizon: float
     memory: Estimate
-    time_ms: Estimate
+    time_ms: Estimate | None
     head_memory: Estimate | None = None
     head_time_ms: Estimate | None = None
     quartiles_ms: tuple[float, float] | None = None
@@ -335,6 +336,7 @@ class _Measuring:
         """Return what was measured, and where it was not, what the cells `found` before it come to."""
         time = None if row["time"] is None else _measurement(row["time"])
         memory = _estimate(found, steps, "memory", row["bytes"] if method.whole_network else whole_bytes)
+        assert memory is not None, "the program of fewest steps is always compiled"
         run_bytes = memory.value if row["bytes"] is None else row["bytes"]
         limit = None
         if time is None:
@@ -357,7 +359,7 @@ class _Measuring:
         head = _estimate(found, steps, "head_time_ms", None if time is None else time.median_ms)
         return dataclasses.replace(
             cell,
-            time_ms=Estimate(head.value + network_ms, head.measured),
+            time_ms=None if head is None else Estimate(head.value + network_ms, head.measured),
             head_time_ms=head,
             head_memory=_estimate(found, steps, "head_memory", row["bytes"]),
         )
@@ -365,22 +367,21 @@ class _Measuring:
 
 def _at(cells: Sequence[Cell], steps: int, field: str) -> float | None:
     """Return what a field of measured `cells` comes to at `steps`; `None` without any."""
-    measured = [cell for cell in cells if getattr(cell, field).measured]
-    values = [getattr(cell, field).value for cell in measured]
-    return go_on([cell.steps for cell in measured], values, steps) if measured else None
+    estimates = [(cell.steps, getattr(cell, field)) for cell in cells]
+    measured = [(at, estimate.value) for at, estimate in estimates if estimate is not None and estimate.measured]
+    return go_on(*zip(*measured, strict=True), steps) if measured else None
 
 
-def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | int | None) -> Estimate:
+def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | int | None) -> Estimate | None:
+    """Return a number that was `measured`, or what the cells `found` come to; `None` without any."""
     if measured is not None:
         return Estimate(float(measured), True)
     expected = _at(found, steps, field)
-    if expected is None:
-        raise ValueError("The first number of steps of every method must be one that fits and can be run in time.")
-    return Estimate(expected, False)
+    return None if expected is None else Estimate(expected, False)
 
 
 def _level(found: Sequence[Cell]) -> bool:
-    """Whether the memory of the last two cells is the same: then only the greatest number of steps is compiled yet."""
+    """Whether the memory of the last two cells is the same: then only the greatest number of steps is compiled."""
     return len(found) > 1 and abs(found[-1].memory.value / found[-2].memory.value - 1) < LEVEL
 
 

@@ -1,47 +1,30 @@
 """What the paper says of memory and time, judged by what was measured."""
 
-__all__ = ["Fact", "Verdict", "facts"]
+__all__ = ["facts"]
 
-import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from comln.reproduce.efficiency import PAPER_BYTES, Cell, Efficiency
 from comln.reproduce.extrapolation import crossing
+from comln.reproduce.facts import Fact, judged
 from comln.reproduce.meta_gradient_programs import METHODS
 from comln.reproduce.quantities import in_bytes, in_time, three_digits
 
 COMLN_NAMES = ("comln-euler", "comln-rk", "comln-span")
 ALIKE = 1.05
-"""Up to this ratio two amounts of memory are equal; `FLAT` within a method."""
+"""Up to this ratio, either way, two methods take the same memory."""
 
 FLAT = 1.01
+"""Up to this ratio of its extremes, the memory of one method does not grow."""
+
 AS_LONG = 1.5
-"""Up to this ratio, either way, two times match; above `MUCH` one is much longer."""
+"""Up to this ratio, either way, two times match."""
 
 MUCH = 2.0
+"""From this ratio on, one time or amount of memory is much more than another."""
+
 FEW_STEPS = 10
 """Of gradient descent, where the paper says "a small number"."""
-
-
-class Verdict(enum.StrEnum):
-    """Whether a claim is borne out here."""
-
-    HOLDS = "holds"
-    REFUTED = "refuted"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A claim, its verdict, and the numbers that it rests on."""
-
-    claim: str
-    verdict: Verdict
-    evidence: str
-
-
-def _judged(claim: str, holds: bool, evidence: str) -> Fact:
-    return Fact(claim, Verdict.HOLDS if holds else Verdict.REFUTED, evidence)
 
 
 def facts(result: Efficiency) -> tuple[Fact, ...]:
@@ -67,8 +50,8 @@ def _flat(result: Efficiency) -> Fact:
         spans += [max(values) / min(values) for values in (whole, head)]
         parts.append(f"{METHODS[name].title} {in_bytes(max(whole))} ({in_bytes(max(head))} without the network)")
     last = result.of(COMLN_NAMES[0])[-1].steps
-    evidence = f"{'; '.join(parts)}: one program for every T, here up to that of {last:,} steps."
-    return _judged("The memory of COMLN does not grow with T.", max(spans) <= FLAT, evidence)
+    evidence = f"it is that of one program for every T, here up to that of {last:,} steps: {'; '.join(parts)}."
+    return judged("The memory of COMLN does not grow with T.", max(spans) <= FLAT, evidence)
 
 
 def _growing(result: Efficiency) -> Fact:
@@ -80,18 +63,18 @@ def _growing(result: Efficiency) -> Fact:
     estimates = [(cell.steps, cell.memory.value) for cell in result.of("maml")]
     full = _crossing_of_limit(*zip(*estimates, strict=True))
     evidence = (
-        f"MAML {in_bytes(per_step)} and ANIL {in_bytes(anil_per_step)} for each step; {full}; iMAML "
+        f"MAML takes {in_bytes(per_step)} and ANIL {in_bytes(anil_per_step)} for each step; {full}; iMAML takes "
         f"{in_bytes(imaml[-1].memory.value)} whatever the number of steps."
     )
     grows = maml[-1].memory.value > MUCH * maml[0].memory.value and anil[-1][1] > MUCH * anil[0][1]
     claim = "The memory of MAML and ANIL grows with the number of steps, that of iMAML does not."
-    return _judged(claim, grows and flat <= FLAT, evidence)
+    return judged(claim, grows and flat <= FLAT, evidence)
 
 
-def _crossing_of_limit(steps: tuple[int, ...], values: tuple[float, ...]) -> str:
+def _crossing_of_limit(steps: Sequence[int], values: Sequence[float]) -> str:
     at = crossing(steps, values, [float(PAPER_BYTES)] * len(steps))
     what = f"{in_bytes(PAPER_BYTES)}, the paper's GPU,"
-    return f"MAML fills {what} at {at:,.0f} steps" if at is not None else f"MAML does not fill {what} here"
+    return f"MAML fills {what} at {_steps(at)}" if at is not None else f"MAML does not fill {what} here"
 
 
 def _equal_memory(result: Efficiency) -> Fact:
@@ -99,16 +82,21 @@ def _equal_memory(result: Efficiency) -> Fact:
     few = next(i for i, cell in enumerate(anil) if cell.steps >= FEW_STEPS)
     ratio = comln[few].memory.value / anil[few].memory.value
     rk, span = (_crossing_of_heads(anil, result.of(name)) for name in ("comln-rk", "comln-span"))
-    ratios = [a.memory.value / c.memory.value for a, c in zip(anil, comln, strict=True)]
-    above = next((i for i, ratio in enumerate(ratios) if ratio > ALIKE), len(anil))
-    then = f", at {anil[above].steps:,} steps {three_digits(ratios[above])} times as much" if above < len(anil) else ""
+    more = [(a.steps, a.memory.value / c.memory.value) for a, c in zip(anil, comln, strict=True)]
+    above = next(((at, times) for at, times in more if times > ALIKE), None)
+    percent = f"{100 * (ALIKE - 1):.0f} %"
+    since = (
+        f"the first number here at which ANIL takes over {percent} more is {above[0]:,}, with {three_digits(above[1])} "
+        "times as much"
+        if above
+        else f"ANIL never takes over {percent} more here"
+    )
     evidence = (
-        f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's; ANIL's is at most "
-        f"{100 * (ALIKE - 1):.0f} % more up to {anil[above - 1].steps:,} steps, since the network takes most{then}. "
-        f"Without the network ANIL's equals COMLN, RK's at {rk} and SpanAdjoint's at {span}."
+        f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's, since the network takes most; "
+        f"{since}. Without the network ANIL's equals COMLN, RK's at {rk} and SpanAdjoint's at {span}."
     )
     claim = "The memory of COMLN equals that of ANIL at a small number of steps."
-    return _judged(claim, 1 / ALIKE <= ratio <= ALIKE, evidence)
+    return judged(claim, 1 / ALIKE <= ratio <= ALIKE, evidence)
 
 
 def _crossing_of_heads(anil: list[Cell], comln: list[Cell]) -> str:
@@ -118,69 +106,79 @@ def _crossing_of_heads(anil: list[Cell], comln: list[Cell]) -> str:
         if a.head_memory is not None and c.head_memory is not None
     ]
     at = crossing(*zip(*pairs, strict=True))
-    return "no number of steps here" if at is None else f"{at:,.0f} steps"
+    return "no number of steps here" if at is None else _steps(at)
 
 
 def _euler_in_turns(result: Efficiency) -> Fact:
     heads, steps = result.turns.heads, result.turns.steps
     euler, anil, ours = heads["comln-euler"], heads["anil"], heads["comln-span-euler"]
     ratio = euler.median_ms / anil.median_ms
-    spread = euler.quartiles_ms[0] / anil.quartiles_ms[1], euler.quartiles_ms[1] / anil.quartiles_ms[0]
+    least, most = euler.quartiles_ms[0] / anil.quartiles_ms[1], euler.quartiles_ms[1] / anil.quartiles_ms[0]
     evidence = (
         f"in turns at {steps:,} steps, {in_time(euler.median_ms)} against {in_time(anil.median_ms)}: "
-        f"{three_digits(ratio)} times ANIL's ({three_digits(spread[0])} to {three_digits(spread[1])} by quartiles). "
+        f"{three_digits(ratio)} times ANIL's ({three_digits(least)} to {three_digits(most)} by quartiles). "
         f"By SpanAdjoint the same Euler steps take {in_time(ours.median_ms)}."
     )
     claim = "With Euler steps, COMLN takes the time of ANIL, the network not counted."
-    return _judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
+    inside, outside = 1 / AS_LONG <= least and most <= AS_LONG, most < 1 / AS_LONG or least > AS_LONG
+    return judged(claim, inside if inside or outside else None, evidence)
 
 
-def _both_measured(a: list[Cell], b: list[Cell]) -> tuple[Cell, Cell]:
-    """Return the cells of the largest number of steps at which both were run."""
-    pairs = [(x, y) for x in a for y in b if x.steps == y.steps and x.time_ms.measured and y.time_ms.measured]
-    return max(pairs, key=lambda pair: pair[0].steps)
+def _both_run(a: list[Cell], b: list[Cell]) -> tuple[int, float, float]:
+    """Return the largest number of steps at which both were run, and their times in ms."""
+    times = [{cell.steps: cell.time_ms.value for cell in cells if cell.time_ms and cell.calls} for cells in (a, b)]
+    steps = max(times[0].keys() & times[1].keys())
+    return steps, times[0][steps], times[1][steps]
+
+
+def _steps(count: float | int) -> str:
+    """Return a number of steps in words.
+
+    >>> _steps(1.0), _steps(1234.5)
+    ('1 step', '1,234 steps')
+    """
+    return f"{count:,.0f} step{'' if round(count) == 1 else 's'}"
 
 
 def _euler_with_network(result: Efficiency) -> Fact:
-    euler, anil = _both_measured(result.of("comln-euler"), result.of("anil"))
-    ratio = euler.time_ms.value / anil.time_ms.value
+    steps, euler, anil = _both_run(result.of("comln-euler"), result.of("anil"))
+    ratio = euler / anil
     evidence = (
-        f"at {euler.steps:,} steps, the most at which both were run, {in_time(euler.time_ms.value)} against "
-        f"{in_time(anil.time_ms.value)}: {three_digits(ratio)} times ANIL's."
+        f"at {_steps(steps)}, the most at which both were run, {in_time(euler)} against {in_time(anil)}: "
+        f"{three_digits(ratio)} times ANIL's."
     )
     claim = "With Euler steps, COMLN takes the time of ANIL, the network counted."
-    return _judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
+    return judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
 
 
 def _adaptive(result: Efficiency) -> Fact:
     euler_cells, rk_cells = result.of("comln-euler"), result.of("comln-rk")
-    euler, rk = _both_measured(euler_cells, rk_cells)
-    ratio = euler.time_ms.value / rk.time_ms.value
+    steps, euler, rk = _both_run(euler_cells, rk_cells)
+    ratio = euler / rk
     pairs = [
         (e.steps, e.head_time_ms.value, r.head_time_ms.value)
         for e, r in zip(euler_cells, rk_cells, strict=True)
         if e.head_time_ms is not None and r.head_time_ms is not None
     ]
     at = crossing(*zip(*pairs, strict=True))
-    since = f"its head is the faster one from {at:,.0f} steps on" if at is not None else "its head is never faster"
+    since = f"its head is the faster one from {_steps(at)} on" if at is not None else "its head is never faster"
     last = [cell for cell in rk_cells if cell.calls][-1]
     evidence = (
-        f"at {euler.steps:,} steps, the most that Euler was run for, {in_time(rk.time_ms.value)} against "
-        f"{in_time(euler.time_ms.value)} with Euler: {three_digits(ratio)} times faster, the network counted; {since}. "
-        f"To the time of {last.steps:,} steps it takes {last.solver_steps} steps of its own."
+        f"at {_steps(steps)}, the most that both were run for, {in_time(rk)} against {in_time(euler)} with Euler: "
+        f"{three_digits(ratio)} times faster, the network counted; {since}. "
+        f"To the time of {_steps(last.steps)} it takes {last.solver_steps} steps of its own."
     )
-    return _judged("An adaptive solver is much faster.", ratio >= MUCH, evidence)
+    return judged("An adaptive solver is much faster.", ratio >= MUCH, evidence)
 
 
 def _ours(result: Efficiency) -> Iterator[Fact]:
     rk, span = (result.turns.heads[name] for name in ("comln-rk", "comln-span"))
-    time, memory = span.median_ms / rk.median_ms, span.temporary_bytes / rk.temporary_bytes
-    where = f"in turns at the time of {result.turns.steps:,} steps, the network not counted, it takes"
-    against = f"{in_time(span.median_ms)} against {in_time(rk.median_ms)}, {three_digits(1 / time)} times less."
+    where = f"in turns at the time of {_steps(result.turns.steps)}, the network not counted, it takes"
+    times = f"{in_time(span.median_ms)} against {in_time(rk.median_ms)}"
+    ratio = span.median_ms / rk.median_ms
     claim = "SpanAdjoint (ours) is faster than sensitivities carried forward."
-    yield _judged(claim, time < 1, f"{where} {against}")
-    against = (
-        f"{in_bytes(span.temporary_bytes)} against {in_bytes(rk.temporary_bytes)}, {three_digits(memory)} times that."
-    )
+    yield judged(claim, ratio < 1, f"{where} {times}, {three_digits(ratio)} times that.")
+    amounts = f"{in_bytes(span.temporary_bytes)} against {in_bytes(rk.temporary_bytes)}"
+    ratio = span.temporary_bytes / rk.temporary_bytes
     claim = "SpanAdjoint (ours) takes less memory than sensitivities carried forward."
-    yield _judged(claim, memory < 1, f"without the network it takes {against}")
+    yield judged(claim, ratio < 1, f"without the network it takes {amounts}, {three_digits(ratio)} times that.")

@@ -1,6 +1,6 @@
 """The picture, the tables and the page of Figures 3 and 4."""
 
-__all__ = ["describe", "draw", "fact_lines", "note", "numbers", "restore", "tables", "write"]
+__all__ = ["describe", "draw", "note", "numbers", "restore", "tables", "write"]
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +12,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from comln.reproduce.efficiency import NAMES, PAPER_BYTES, Cell, Efficiency
+from comln.reproduce.efficiency import NAMES, PAPER_BYTES, Cell, Efficiency, Limit
 from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.extrapolation import Estimate
+from comln.reproduce.facts import as_html, as_lines
 from comln.reproduce.meta_gradient_programs import METHODS, STEP
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.quantities import in_bytes, in_time, three_digits
@@ -40,6 +41,10 @@ MARKERS = {
 }
 GREY = "#8a8f96"
 FARTHEST = 30
+"""Times the largest number that was measured, a line is drawn."""
+
+CLOSE = 1.6
+"""Up to this ratio, two lines leave no room for words between them."""
 
 
 def draw(result: Efficiency) -> Figure:
@@ -64,8 +69,12 @@ def draw(result: Efficiency) -> Figure:
 
 
 def _panel(axes: Axes, result: Efficiency, of: Callable[[Cell], Estimate | None], unit: float) -> None:
-    """Draw a line for each method: solid between numbers that were measured, dashed on to others."""
+    """Draw a line for each method: solid between numbers that were measured, dashed on to others.
+
+    A cross is where it is too large to be run for the first time.
+    """
     measured: list[float] = []
+    too_large: list[tuple[int, float]] = []
     for number, name in enumerate(NAMES):
         points = [(cell.steps, estimate) for cell in result.of(name) if (estimate := of(cell)) is not None]
         style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.6}
@@ -77,6 +86,10 @@ def _panel(axes: Axes, result: Efficiency, of: Callable[[Cell], Estimate | None]
         if len(solid) < len(points):
             rest = [(steps, estimate.value / unit) for steps, estimate in points if not estimate.measured]
             axes.plot(*_columns([*solid[-1:], *rest]), **style, linestyle="--", alpha=0.8)
+        first = next((cell for cell in result.of(name) if cell.limit is Limit.MEMORY), None)
+        if first is not None and (estimate := of(first)) is not None:
+            too_large.append((first.steps, estimate.value / unit))
+    axes.plot(*_columns(too_large), "x", color="black", markersize=8, label="out of memory here")
     axes.set(xscale="log", yscale="log")
     # Lines that go on far above all that was measured leave the picture.
     axes.set_ylim(top=min(axes.get_ylim()[1], FARTHEST * max(measured)))
@@ -90,7 +103,8 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
 def _limits(axes: Axes, result: Efficiency) -> None:
     """Draw the memory of this machine and of the paper's."""
     limits = sorted([(PAPER_BYTES, "32 GiB, the paper's GPU"), (result.limit_bytes, "most that is run here")])
-    for (count, text), away in zip(limits, (-9, 3), strict=True):
+    close = limits[1][0] < CLOSE * limits[0][0]
+    for (count, text), away in zip(limits, (-9 if close else 3, 3), strict=True):
         axes.axhline(count / 1e6, color=GREY, linewidth=0.9, linestyle=":")
         axes.annotate(
             text,
@@ -124,19 +138,19 @@ def restore(content: Mapping[str, Any]) -> Efficiency:
 
 def tables(result: Efficiency) -> Iterator[Table]:
     """Yield memory and time, of the whole and of the head alone; what was not measured has a `~` before it."""
-    columns: list[tuple[str, Callable[[Cell], Estimate | None], Callable[[float], str]]] = [
-        ("Memory, network included", lambda cell: cell.memory, in_bytes),
-        ("Time, network included", lambda cell: cell.time_ms, in_time),
-        ("Memory, head alone", lambda cell: cell.head_memory, in_bytes),
-        ("Time, head alone", lambda cell: cell.head_time_ms, in_time),
+    with_a_head = [name for name in NAMES if not METHODS[name].whole_network]
+    columns: list[tuple[str, Sequence[str], Callable[[Cell], Estimate | None], Callable[[float], str]]] = [
+        ("Memory, network included", NAMES, lambda cell: cell.memory, in_bytes),
+        ("Time, network included", NAMES, lambda cell: cell.time_ms, in_time),
+        ("Memory, head alone", with_a_head, lambda cell: cell.head_memory, in_bytes),
+        ("Time, head alone", with_a_head, lambda cell: cell.head_time_ms, in_time),
     ]
     shown = [steps for steps in result.spending.steps if str(steps).strip("0") == "1"]
-    for title, of, words in columns:
+    for title, names, of, words in columns:
         rows = [["method", *(f"n = {steps:,}" for steps in shown)]]
-        for name in NAMES:
-            found = {cell.steps: estimate for cell in result.of(name) if (estimate := of(cell)) is not None}
-            if found:
-                rows.append([METHODS[name].title, *(_words(found.get(steps), words) for steps in shown)])
+        for name in names:
+            found = {cell.steps: of(cell) for cell in result.of(name)}
+            rows.append([METHODS[name].title, *(_words(found.get(steps), words) for steps in shown)])
         yield title, rows
     yield _whole_in_turns(result)
 
@@ -156,12 +170,6 @@ def _whole_in_turns(result: Efficiency) -> Table:
     return f"Whole programs at {turns.steps:,} steps, and the sum of their parts", rows
 
 
-def fact_lines(result: Efficiency) -> Iterator[str]:
-    """Yield each claim with its verdict and the numbers that it rests on."""
-    for fact in facts(result):
-        yield f"{fact.verdict}: {fact.claim} {fact.evidence[0].upper()}{fact.evidence[1:]}"
-
-
 def note(result: Efficiency) -> str:
     """Return how the numbers came about."""
     spending = result.spending
@@ -172,22 +180,24 @@ def note(result: Efficiency) -> str:
         f"alone is that of their head and of the network, {in_time(result.network.median_ms)}, measured apart. A ~ "
         "marks what was not measured but extrapolated along a line, or in proportion where there is one number, which "
         f"is more than it would be: programs of more than {in_bytes(result.limit_bytes)} are not run, nor those that "
-        f"are expected to take more than {spending.longest_s:g} s; of those of more than "
-        f"{in_bytes(max(PAPER_BYTES, result.limit_bytes))} only the smallest is compiled, and where memory has stopped "
-        "growing only the one of most steps."
+        f"are expected to take more than {spending.longest_s:g} s. No time is told where no fewer steps were run. "
+        f"Of programs of more than {in_bytes(max(PAPER_BYTES, result.limit_bytes))} only each method's smallest is "
+        "compiled, and where memory has stopped growing only that of most steps."
     )
 
 
 def describe(result: Efficiency) -> str:
     """Return the tables and the claims as text."""
-    return "\n".join([as_text(tables(result)), "", *fact_lines(result)])
+    return "\n".join([as_text(tables(result)), "", *as_lines(facts(result))])
 
 
 def write(result: Efficiency, folder: Path, target: str, title: str, files: Sequence[str]) -> list[Path]:
     """Write the `files` into an existing folder, each whole or not at all, and return their paths."""
     svg, png = render(draw(result), target)
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in fact_lines(result))
-    explanation = f"<p>{html.escape(note(result))} Lines are dashed there.</p>{METHODS_EXPLAINED}<ul>{lines}</ul>"
+    explanation = (
+        f"<p>{html.escape(note(result))} Lines are dashed there, and a cross is where a "
+        f"method first takes too much.</p>{METHODS_EXPLAINED}{as_html(facts(result))}"
+    )
     page = Page(title, svg, explanation, tables(result), f"{target} --budget {result.budget}")
     contents = (
         as_json(numbers(result, target)),

@@ -82,8 +82,8 @@ def interleaved(
     times |= slow
     return {
         name: Measurement(
-            median_ms=_milliseconds(times[name], 50),
-            quartiles_ms=(_milliseconds(times[name], 25), _milliseconds(times[name], 75)),
+            median_ms=_milliseconds(times[name], 50.0),
+            quartiles_ms=(_milliseconds(times[name], 25.0), _milliseconds(times[name], 75.0)),
             temporary_bytes=temporary_bytes(compiled[name]),
             compile_s=round(compile_s[name], 2),
             calls=len(times[name]),
@@ -125,7 +125,7 @@ def _wants_more(spent: list[float], seconds: float, most_calls: int) -> bool:
     return len(spent) < 5 or (sum(spent) < seconds and len(spent) < most_calls)
 
 
-def _milliseconds(times: list[float], percentile: int) -> float:
+def _milliseconds(times: list[float], percentile: float) -> float:
     return round(1e3 * float(np.percentile(times, percentile)), 4)
 
 

@@ -302,7 +302,7 @@ def tables(result: Table1) -> Iterator[Table]:
                     in_bytes(row.theory_bytes[1]),
                     in_bytes(row.measured_bytes[1]),
                     three_digits(ratio),
-                    f"n^{abs(result.growth(row)):.2f}",
+                    f"n^{round(result.growth(row), 2) + 0.0:.2f}",
                 ]
             )
         counts = result.counts[size.name]

@@ -11,15 +11,18 @@ import pytest
 
 from comln.backbones import Identity
 from comln.cli import main
+from comln.flow.integrator import Integrator
+from comln.flow.meta_gradients import ForwardSensitivity
 from comln.learners import ANIL, COMLN, MAML
 from comln.recipes.backbones import Conv4Config, ResNet12Config
 from comln.reproduce import efficiency, efficiency_page, figure3, figure4
 from comln.reproduce.checkpointing import CheckpointedANIL, CheckpointedMAML
 from comln.reproduce.efficiency import NAMES, Cell, Efficiency, Interleaved, Limit, Spending
-from comln.reproduce.efficiency_facts import Verdict, facts
+from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.extrapolation import Estimate
+from comln.reproduce.facts import Verdict
 from comln.reproduce.measure import Measurement, environment
-from comln.reproduce.meta_gradient_programs import METHODS, head_program, images_of_task, whole_program
+from comln.reproduce.meta_gradient_programs import METHODS, STEP, _flow, head_program, images_of_task, whole_program
 from comln.reproduce.workspace import Budget, Workspace
 from tests.learners.tasks import episode, objective_and_gradient, vector_of
 
@@ -29,7 +32,7 @@ STEPS = (1, 10, 1000)
 # Programs
 
 
-@pytest.mark.parametrize("steps", [1, 11])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 11])
 def test_checkpoints_do_not_change_the_meta_gradient(steps):
     anil = ANIL.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
     maml = MAML.init(Identity(4), 3, jax.random.key(0), 0.3, steps)
@@ -122,10 +125,10 @@ def test_claims_hold_where_the_numbers_are_those_of_the_paper():
     evidence = {fact.claim: fact.evidence for fact in found}
     assert "20.0 MB" in evidence["The memory of COMLN does not grow with T."]
     grows = evidence["The memory of MAML and ANIL grows with the number of steps, that of iMAML does not."]
-    assert "MAML 100 MB and ANIL 1.00 MB for each step" in grows and "at 343 steps" in grows
+    assert "MAML takes 100 MB and ANIL 1.00 MB for each step" in grows and "at 343 steps" in grows
     equal = evidence["The memory of COMLN equals that of ANIL at a small number of steps."]
-    assert "up to 10 steps" in equal and "at 1,000 steps 10.0 times as much" in equal and "at 20 steps" in equal
-    assert "SpanAdjoint's at 1 steps" in equal
+    assert "over 5 % more is 1,000, with 10.0 times as much" in equal and "RK's at 20 steps" in equal
+    assert "SpanAdjoint's at 1 step." in equal
     assert "from 8 steps on" in evidence["An adaptive solver is much faster."]
 
 
@@ -140,6 +143,32 @@ def test_claims_are_refuted_where_the_numbers_are_others():
     ]
     growing = facts(dataclasses.replace(result, cells=tuple(cells)))
     assert growing[0].verdict is Verdict.REFUTED
+
+
+def test_two_times_whose_spread_reaches_both_sides_leave_a_claim_undecided():
+    result = made_up()
+    heads = result.turns.heads | {"comln-euler": Measurement(10.0, (8.0, 20.0), 1000, 1.0, 5)}
+    found = facts(dataclasses.replace(result, turns=dataclasses.replace(result.turns, heads=heads)))
+    assert [fact.claim for fact in found if fact.verdict is Verdict.UNDECIDED] == [
+        "With Euler steps, COMLN takes the time of ANIL, the network not counted."
+    ]
+
+
+def test_a_method_of_which_nothing_could_be_run_has_memory_and_no_time():
+    result = made_up()
+    cells = [
+        dataclasses.replace(cell, time_ms=None, limit=Limit.MEMORY) if cell.method == "maml" else cell
+        for cell in result.cells
+    ]
+    result = dataclasses.replace(result, cells=tuple(cells))
+    tables = dict(efficiency_page.tables(result))
+    assert tables["Time, network included"][1] == ["MAML", "", "", ""]
+    assert tables["Memory, network included"][1][1] == "200 MB"
+    memory, time, *_ = efficiency_page.draw(result).axes
+    crosses = [axes.lines[-1] if axes is time else axes.lines[len(NAMES)] for axes in (memory, time)]
+    assert [list(line.get_xdata()) for line in crosses] == [[1], []]
+    assert efficiency_page.restore(efficiency_page.numbers(result, "figure3")) == result
+    assert all(fact.verdict is Verdict.HOLDS for fact in facts(result))
 
 
 def test_tables_mark_what_was_not_measured():
@@ -158,11 +187,11 @@ def test_the_page_stands_alone_and_the_numbers_come_back(tmp_path):
     assert [path.name for path in paths] == list(figure3.FILES)
     page = (tmp_path / "index.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!#)|url\((?!#)|@import|<script""", page)
-    assert page.count("<table>") == 5 and page.count("<li>holds: ") == 8
+    assert page.count("<table>") == 5 and page.count("<li><b>holds</b>: ") == 8
     content = json.loads((tmp_path / "figure3.json").read_text())
     assert content["target"] == "figure3" and len(content["facts"]) == 8
     assert efficiency_page.restore(content) == result
-    assert "~100 s" in figure3.describe(result) and "holds: An adaptive" in figure3.describe(result)
+    assert "~100 s" in figure3.describe(result) and "HOLDS: An adaptive" in figure3.describe(result)
 
 
 # The whole
@@ -210,10 +239,29 @@ def test_the_command_measures_what_it_can_and_goes_on_from_what_is_there(target,
     assert {path: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()} == parts
 
 
-@pytest.mark.usefixtures("short")
-def test_single_precision_is_measured_whatever_the_setting(tmp_path):
-    """Here double precision is on; the kept states would take twice the memory."""
-    work = Workspace(tmp_path, Budget.SMOKE)
+@pytest.fixture
+def measuring(short, tmp_path):
     with jax.enable_x64(False):
-        measuring = efficiency._Measuring(work, figure3.SPENDING[Budget.SMOKE])
-        assert measuring._images.support.inputs.dtype == jnp.float32
+        yield efficiency._Measuring(Workspace(tmp_path, Budget.SMOKE), figure3.SPENDING[Budget.SMOKE])
+
+
+def test_single_precision_is_measured_whatever_the_setting(measuring):
+    """Here double precision is on; the kept states would take twice the memory."""
+    assert measuring._images.support.inputs.dtype == jnp.float32
+
+
+@pytest.mark.slow
+def test_a_solver_that_gives_up_has_no_time(measuring):
+    method = dataclasses.replace(METHODS["comln-euler"], learner=_flow(ForwardSensitivity(), Integrator.euler(STEP, 5)))
+    row = measuring._measure(method, 10, True)
+    assert row["failed"] and row["time"] is None
+    cell = measuring._cell(method, 10, [], row, 10**6, 50.0)
+    assert cell.limit is Limit.FAILURE and cell.time_ms is None and cell.memory == known(10**6)
+
+
+@pytest.mark.slow
+def test_where_nothing_fits_only_memory_is_told(measuring):
+    measuring.limit_bytes = 1000
+    few, many = measuring._cells(METHODS["anil"], 50.0)
+    assert few.limit is many.limit is Limit.MEMORY and few.time_ms is many.head_time_ms is None
+    assert few.memory.measured and many.head_memory.value > 1000 * few.head_memory.value
