@@ -183,15 +183,14 @@ def efficiency(target, network):
     if content is None:
         return [f"{network}: not measured yet; `comln reproduce {target}` writes the numbers."]
     result = efficiency_page.restore(content)
-    claims = "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in facts(result))
     tables = [
         markdown((f"{network}: {title[0].lower()}{title[1:]}", rows)) for title, rows in efficiency_page.tables(result)
     ]
     return [
         f"### {network} (`comln reproduce {target}`)",
-        claims,
+        claims(facts(result)),
         *tables,
-        f"{efficiency_page.note(result)} {where(content)}",
+        f"{efficiency_page.note(result)} Commit {content['environment']['commit']}. {where(content)}",
     ]
 
 
@@ -200,8 +199,15 @@ def orders():
     content = committed("table1")
     if content is None:
         return ["Not measured yet; the command writes the numbers."]
-    tables = [markdown(table) for table in table1.tables(table1.restore(content))]
-    return [*tables, f"{table1.note()} {where(content)}"]
+    result = table1.restore(content)
+    tables = [markdown(table) for table in table1.tables(result)]
+    note = f"{table1.note()} Commit {content['environment']['commit']}. {where(content)}"
+    return [claims(table1.facts(result)), *tables, note]
+
+
+def claims(found):
+    """Return claims with their verdicts as a list."""
+    return "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in found)
 
 
 def committed(target):
@@ -213,7 +219,7 @@ def committed(target):
 EFFICIENCY = """\
 The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps, a
 horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
-the paper's section 5.2 stands with its verdict here and the numbers that it rests on. That the adjoint method is
+the paper's section 5.2 stands with its verdict and the numbers that it rests on. That the adjoint method is
 unstable, and carrying sensitivities forward is not, is shown by `comln reproduce figure2`."""
 
 ORDERS = """\

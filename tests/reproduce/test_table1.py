@@ -2,14 +2,22 @@ import dataclasses
 import json
 import re
 
+import jax
 import pytest
 
+from comln.backbones import Identity
 from comln.cli import main
+from comln.flow.adaptive import ADAPTIVE_SLOTS
+from comln.learners import IMAML
+from comln.learners.imaml import ConjugateGradients
 from comln.recipes.backbones import Conv4Config
-from comln.reproduce import table1
+from comln.reproduce import memory_orders, table1
+from comln.reproduce.facts import Verdict
+from comln.reproduce.implicit_error import GradientError, gradient_error
 from comln.reproduce.measure import environment
-from comln.reproduce.table1 import LINES, Counts, Row, Size, Spending, Table1
+from comln.reproduce.memory_orders import LINES, Counts, Orders, Row, Size, Spending
 from comln.reproduce.workspace import Budget
+from tests.learners.tasks import episode
 
 COUNTS = Counts(support=3, ways=2, features=5, weights=70, steps=16)
 
@@ -31,8 +39,22 @@ def test_theory_by_hand(method, expected):
     assert line.theory(COUNTS) == expected
 
 
+def test_theory_knows_how_many_states_are_kept():
+    assert memory_orders.KEPT_STATES == ADAPTIVE_SLOTS
+
+
+def test_imaml_is_exact_at_the_optimum_and_not_before():
+    def error(step, steps):
+        learner = IMAML.init(Identity(4), 3, jax.random.key(0), step, steps, solver=ConjugateGradients(40))
+        return gradient_error(learner, episode())
+
+    before, there = error(0.1, 3), error(0.5, 400)
+    assert before.steps == 3 and before.relative > 0.1 and 0 < before.cosine < 0.9999
+    assert there.relative < 1e-7 and there.cosine == pytest.approx(1.0)
+
+
 def test_counts_are_those_of_the_network():
-    counts = table1._counts(table1.CONV4)
+    counts = memory_orders._counts(table1.CONV4)
     kernels = 9 * (3 * 64 + 3 * 64 * 64)
     assert dataclasses.astuple(counts) == (5, 5, 1600, kernels + 5 * 1600 + 5, 1)
 
@@ -46,11 +68,12 @@ def result():
         for line in LINES
     ]
     counts = {size.name: COUNTS for size in sizes}
-    return Table1(Budget.COMMITTED, Spending(sizes, (10, 100)), counts, tuple(rows), environment())
+    spending = Spending(sizes, (10, 100), (10,))
+    return Orders(Budget.COMMITTED, spending, counts, tuple(rows), (GradientError(10, 0.25, 0.875),), environment())
 
 
 def test_the_table_has_theory_beside_measurement(result):
-    (title, (header, maml, *_, comln, _span)), _ = table1.tables(result)
+    (title, (header, maml, *_, comln, _span)), _, (_, imaml) = table1.tables(result)
     assert title == "small: M = 3, N = 2, d = 5, |θ| = 70"
     assert dict(zip(header[:4], maml[:4], strict=True)) == {
         "method": "MAML",
@@ -60,23 +83,37 @@ def test_the_table_has_theory_beside_measurement(result):
     }
     assert maml[4:] == ["1.00 kB", "4.00 kB", "10.0 kB", "40.0 kB", "4.00", "n^1.00"]
     assert comln[0] == "COMLN" and comln[-1] == "n^0.00"
+    assert imaml[1] == ["10", "0.250", "0.875"]
+
+
+def test_claims_are_judged_by_the_rows(result):
+    """By these made-up rows everything grows as n in theory, and all but COMLN when measured."""
+    orders, decomposed, exact = table1.facts(result)
+    assert orders.verdict is Verdict.REFUTED and "COMLN, RK grows as n^0.00 and not n^1.00 at small" in orders.evidence
+    assert decomposed.verdict is Verdict.HOLDS and "10.0 times less at large" in decomposed.evidence
+    assert exact.verdict is Verdict.HOLDS and "25 % off after 10 steps" in exact.evidence
+    as_theory = [dataclasses.replace(row, measured_bytes=row.theory_bytes) for row in result.rows]
+    near = dataclasses.replace(result, rows=tuple(as_theory), imaml=(GradientError(10, 1e-5, 1.0),))
+    assert [fact.verdict for fact in table1.facts(near)] == [Verdict.HOLDS, Verdict.REFUTED, Verdict.REFUTED]
 
 
 def test_the_page_stands_alone_and_the_numbers_come_back(result, tmp_path):
     paths = table1.write(result, tmp_path)
     assert [path.name for path in paths] == list(table1.FILES)
     page = (tmp_path / "index.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!#)|url\((?!#)|@import|<script""", page) and page.count("<table>") == 2
+    assert not re.search(r"""(src|href)=["'](?!#)|url\((?!#)|@import|<script""", page) and page.count("<table>") == 3
     content = json.loads((tmp_path / "table1.json").read_text())
-    assert content["rows"][0]["growth"] == 1.0 and table1.restore(content) == result
+    assert content["rows"][0]["growth"] == 1.0 and len(content["facts"]) == 3 and table1.restore(content) == result
 
 
 @pytest.mark.slow
 def test_measured_memory_grows_as_the_theory_says(tmp_path, monkeypatch, capsys):
     sizes = Size("small", Conv4Config(2), 28, 2, 1), Size("large", Conv4Config(2), 28, 2, 3)
-    monkeypatch.setitem(table1.SPENDING, Budget.SMOKE, Spending(sizes, (256, 4096)))
+    monkeypatch.setitem(table1.SPENDING, Budget.SMOKE, Spending(sizes, (256, 4096), (10,)))
     assert main.run(["reproduce", "table1", "--budget", "smoke", "--out", str(tmp_path / "out"), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    content = json.loads(capsys.readouterr().out)
+    assert [fact["verdict"] for fact in content["facts"]] == ["holds"] * 3
+    rows = content["rows"]
     powers = {"maml": 1.0, "anil": 1.0, "checkpointed-maml": 0.5}
     for row in rows:
         assert row["growth"] == pytest.approx(powers.get(row["method"], 0.0), abs=0.05), row
