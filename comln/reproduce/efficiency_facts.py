@@ -50,7 +50,7 @@ def _flat(result: Efficiency) -> Fact:
         spans += [max(values) / min(values) for values in (whole, head)]
         parts.append(f"{METHODS[name].title} {in_bytes(max(whole))} ({in_bytes(max(head))} without the network)")
     last = result.of(COMLN_NAMES[0])[-1].steps
-    evidence = f"it is that of one program for every T, here up to that of {last:,} steps: {'; '.join(parts)}."
+    evidence = f"it is that of one program for every T, up to that of {last:,} steps: {'; '.join(parts)}."
     return judged("The memory of COMLN does not grow with T.", max(spans) <= FLAT, evidence)
 
 
@@ -74,7 +74,7 @@ def _growing(result: Efficiency) -> Fact:
 def _crossing_of_limit(steps: Sequence[int], values: Sequence[float]) -> str:
     at = crossing(steps, values, [float(PAPER_BYTES)] * len(steps))
     what = f"{in_bytes(PAPER_BYTES)}, the paper's GPU,"
-    return f"MAML fills {what} at {_steps(at)}" if at is not None else f"MAML does not fill {what} here"
+    return f"MAML fills {what} at {_steps(at)}" if at is not None else f"MAML does not fill {what} yet"
 
 
 def _equal_memory(result: Efficiency) -> Fact:
@@ -86,10 +86,10 @@ def _equal_memory(result: Efficiency) -> Fact:
     above = next(((at, times) for at, times in more if times > ALIKE), None)
     percent = f"{100 * (ALIKE - 1):.0f} %"
     since = (
-        f"the first number here at which ANIL takes over {percent} more is {above[0]:,}, with {three_digits(above[1])} "
+        f"the first number at which ANIL takes over {percent} more is {above[0]:,}, with {three_digits(above[1])} "
         "times as much"
         if above
-        else f"ANIL never takes over {percent} more here"
+        else f"ANIL never takes over {percent} more"
     )
     evidence = (
         f"at {anil[few].steps} steps COMLN, RK takes {three_digits(ratio)} times ANIL's, since the network takes most; "
@@ -106,7 +106,7 @@ def _crossing_of_heads(anil: list[Cell], comln: list[Cell]) -> str:
         if a.head_memory is not None and c.head_memory is not None
     ]
     at = crossing(*zip(*pairs, strict=True))
-    return "no number of steps here" if at is None else _steps(at)
+    return "no number of steps" if at is None else _steps(at)
 
 
 def _euler_in_turns(result: Efficiency) -> Fact:
