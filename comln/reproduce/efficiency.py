@@ -280,7 +280,7 @@ class _Measuring:
         """Return the cells of one method, of few steps first: they tell how long more of them would take."""
         found: list[Cell] = []
         for steps in self._grid(method):
-            what = f"{method.title}, {steps:,} steps"
+            what = f"{method.title}, n = {steps:,}"
             ran = [cell for cell in found if cell.calls]
             expected = _at(ran, steps, "time_ms" if method.whole_network else "head_time_ms")
             # In proportion to a single number of steps, a few more would look much longer than they are.

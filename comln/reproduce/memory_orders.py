@@ -193,7 +193,7 @@ def _compute(work: Workspace, spending: Spending) -> Orders:
     measured: dict[tuple[str, str], list[int]] = {}
     for number, (size, line, steps) in enumerate(cells):
         method = METHODS[line.method]
-        work.on_progress(f"{line.title}, {size.name}, {steps:,} steps", number / total)
+        work.on_progress(f"{line.title}, {size.name}, n = {steps:,}", number / total)
         steps = spending.steps[0] if method.fixed_program else steps
         configuration = _configuration(where, size, method, steps)
         name = f"{spending.sizes.index(size)}-{line.method}" + ("" if method.fixed_program else f"-{steps}")
@@ -201,7 +201,7 @@ def _compute(work: Workspace, spending: Spending) -> Orders:
         measured.setdefault((size.name, line.method), []).append(work.kept(name, configuration, compile_one))
     errors = []
     for number, steps in enumerate(spending.imaml_steps, start=len(cells)):
-        work.on_progress(f"iMAML's gradient, {steps:,} steps", number / total)
+        work.on_progress(f"iMAML's gradient, n = {steps:,}", number / total)
         configuration = _configuration(where, SMALL, METHODS["imaml"], steps)
         errors.append(work.kept(f"imaml-error-{steps}", configuration, functools.partial(_imaml_error, steps)))
     counts = {size.name: _counts(size) for size in spending.sizes}
