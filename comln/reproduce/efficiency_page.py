@@ -174,9 +174,10 @@ def note(result: Efficiency) -> str:
     """Return how the numbers came about."""
     spending = result.spending
     return (
-        f"One task, 5 ways, 5 support and 15 query examples a class, {spending.image_size} x {spending.image_size} "
-        f"pixels, {result.features:,} features, single precision, steps of {STEP:g} or time T = {STEP:g} n. Memory is "
-        "the compiler's figure besides arguments and results; times are medians. The time of methods that adapt a head "
+        "One task of glyphs, 5 ways, 5 support and 15 query examples a class, enlarged to "
+        f"{spending.image_size} x {spending.image_size} pixels; an untrained network, {result.features:,} features, "
+        f"single precision, steps of {STEP:g} or time T = {STEP:g} n. Memory is the compiler's figure besides "
+        "arguments and results; times are medians. The time of methods that adapt a head "
         f"alone is that of their head and of the network, {in_time(result.network.median_ms)}, measured apart. A ~ "
         "marks what was not measured but extrapolated along a line, or in proportion where there is one number, which "
         f"is more than it would be: programs of more than {in_bytes(result.limit_bytes)} are not run, nor those that "

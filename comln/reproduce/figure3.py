@@ -13,7 +13,7 @@ from comln.reproduce.workspace import Budget, Workspace
 FILES = ("figure3.json", "figure3.svg", "figure3.png", "index.html")
 """What `write` writes."""
 
-TITLE = "Figure 3: the meta-gradient of a 5-way 5-shot task, Conv-4"
+TITLE = "Figure 3: the meta-gradient of a 5-way 5-shot task of glyphs, Conv-4"
 POWERS = tuple(10**power for power in range(7))
 HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
 

@@ -13,7 +13,7 @@ from comln.reproduce.workspace import Budget, Workspace
 FILES = ("figure4.json", "figure4.svg", "figure4.png", "index.html")
 """What `write` writes."""
 
-TITLE = "Figure 4: the meta-gradient of a 5-way 5-shot task, ResNet-12"
+TITLE = "Figure 4: the meta-gradient of a 5-way 5-shot task of glyphs, ResNet-12"
 POWERS = tuple(10**power for power in range(7))
 HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
 THIN = ResNet12Config(widths=(4, 4, 8, 8))
