@@ -369,7 +369,7 @@ def _at(cells: Sequence[Cell], steps: int, field: str) -> float | None:
     """Return what a field of measured `cells` comes to at `steps`; `None` without any."""
     estimates = [(cell.steps, getattr(cell, field)) for cell in cells]
     measured = [(at, estimate.value) for at, estimate in estimates if estimate is not None and estimate.measured]
-    return go_on(*zip(*measured, strict=True), steps) if measured else None
+    return go_on([at for at, _ in measured], [value for _, value in measured], steps) if measured else None
 
 
 def _estimate(found: Sequence[Cell], steps: int, field: str, measured: float | int | None) -> Estimate | None:

@@ -29,7 +29,7 @@ def in_bytes(count: float | int) -> str:
     return f"{count:.0f} B"
 
 
-def in_time(milliseconds: float) -> str:
+def in_time(milliseconds: float | int) -> str:
     """Return a time.
 
     >>> in_time(0.25), in_time(1500), in_time(600e3), in_time(7.2e6), in_time(2e8)

@@ -166,7 +166,7 @@ def test_a_method_of_which_nothing_could_be_run_has_memory_and_no_time():
     assert tables["Memory, network included"][1][1] == "200 MB"
     memory, time, *_ = efficiency_page.draw(result).axes
     crosses = [axes.lines[-1] if axes is time else axes.lines[len(NAMES)] for axes in (memory, time)]
-    assert [list(line.get_xdata()) for line in crosses] == [[1], []]
+    assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[1], []]
     assert efficiency_page.restore(efficiency_page.numbers(result, "figure3")) == result
     assert all(fact.verdict is Verdict.HOLDS for fact in facts(result))
 
