@@ -162,11 +162,12 @@ def _words(estimate: Estimate | None, words: Callable[[float], str]) -> str:
 def _whole_in_turns(result: Efficiency) -> Table:
     """Return how whole programs compare with the sum of network and head, which stands for them above."""
     turns = result.turns
-    rows = [["method", "whole", "network + head", "ratio"]]
+    rows = [["method", "whole", "its quartiles", "network + head", "ratio"]]
     for name, whole in turns.whole.items():
         together = turns.network.median_ms + turns.heads[name].median_ms
         ratio = three_digits(whole.median_ms / together)
-        rows.append([METHODS[name].title, in_time(whole.median_ms), in_time(together), ratio])
+        quartiles = " to ".join(map(in_time, whole.quartiles_ms))
+        rows.append([METHODS[name].title, in_time(whole.median_ms), quartiles, in_time(together), ratio])
     return f"Whole programs at {turns.steps:,} steps, and the sum of their parts", rows
 
 
