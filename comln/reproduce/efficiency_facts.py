@@ -175,8 +175,8 @@ def _adaptive(result: Efficiency) -> Iterator[Fact]:
     last = [cell for cell in rk_cells if cell.calls][-1]
     where = f"at {_steps(steps)}, the most that both were run for,"
     evidence = (
-        f"{where} {in_time(rk_head)} against {in_time(euler_head)} with Euler: {three_digits(euler_head / rk_head)} times "
-        f"faster. {since}. To the time of {_steps(last.steps)} it takes {last.solver_steps} steps of its own."
+        f"{where} {in_time(rk_head)} against {in_time(euler_head)} with Euler: {three_digits(euler_head / rk_head)} "
+        f"times faster. {since}. To the time of {_steps(last.steps)} it takes {last.solver_steps} steps of its own."
     )
     claim = "An adaptive solver is much faster than Euler steps, the network"
     yield judged(f"{claim} not counted.", euler_head >= MUCH * rk_head, evidence)
