@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from comln.reproduce import glyphs, scaling_page, task_horizon
+from comln.reproduce import efficiency_page, glyphs, scaling_page, table1, task_horizon
+from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -129,7 +130,18 @@ def comparison():
         "The machine did other work at low priority. "
         f"{where(result)}"
     )
-    return "\n\n".join([*parts, "## A horizon for each task\n\n" + HORIZONS, *horizons()])
+    return "\n\n".join(
+        [
+            *parts,
+            f"## A horizon for each task\n\n{HORIZONS}",
+            *horizons(),
+            f"## Memory and time of the meta-gradient\n\n{EFFICIENCY}",
+            *efficiency("figure3", "Conv-4"),
+            *efficiency("figure4", "ResNet-12"),
+            f"## Memory in theory and measured\n\n{ORDERS}",
+            *orders(),
+        ]
+    )
 
 
 def horizons():
@@ -209,6 +221,56 @@ def interruptions():
         f"checkpoint, and what validations had shown, were those of the run left alone, bit for bit, in "
         f"{' and '.join(words)} (`python benchmarks/interruptions.py`, commit {result['commit'][:12]})."
     )
+
+
+def efficiency(target, network):
+    """Return the claims and the tables of Figure 3 or 4, or that it was not measured yet."""
+    content = committed(target)
+    if content is None:
+        return [f"{network}: not measured yet; `comln reproduce {target}` writes the numbers."]
+    result = efficiency_page.restore(content)
+    tables = [
+        markdown((f"{network}: {title[0].lower()}{title[1:]}", rows)) for title, rows in efficiency_page.tables(result)
+    ]
+    return [
+        f"### {network} (`comln reproduce {target}`)",
+        claims(facts(result)),
+        *tables,
+        f"{efficiency_page.note(result)} Commit {content['environment']['commit']}. {where(content)}",
+    ]
+
+
+def orders():
+    """Return the tables of Table 1, or that it was not measured yet."""
+    content = committed("table1")
+    if content is None:
+        return ["Not measured yet; the command writes the numbers."]
+    result = table1.restore(content)
+    tables = [markdown(table) for table in table1.tables(result)]
+    note = f"{table1.note()} Commit {content['environment']['commit']}. {where(content)}"
+    return [claims(table1.facts(result)), *tables, note]
+
+
+def claims(found):
+    """Return claims with their verdicts as a list."""
+    return "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in found)
+
+
+def committed(target):
+    """Return the numbers of a target, if there are any."""
+    path = ROOT / f"benchmarks/results/{target}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+EFFICIENCY = """\
+The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps, a
+horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
+the paper's section 5.2 stands with its verdict and the numbers that it rests on. That the adjoint method is
+unstable, and carrying sensitivities forward is not, is shown by `comln reproduce figure2`."""
+
+ORDERS = """\
+The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. `comln reproduce
+table1` repeats it."""
 
 
 def scaling():

@@ -21,6 +21,9 @@ TARGETS = {
     "glyphs": "every method on glyphs, with the same time for training",
     "task-horizon": "one horizon for all tasks, one for each, and the best",
     "figure2": "the adjoint method loses the trajectory of a gradient flow on its way back",
+    "figure3": "memory and time of a meta-gradient against the number of inner steps, Conv-4",
+    "figure4": "the same with ResNet-12",
+    "table1": "memory of each way to the meta-gradient, in theory and measured",
 }
 """What can be reproduced: modules of `comln.reproduce` with `FILES`, `compute`, `write`, `describe` and `numbers`."""
 
