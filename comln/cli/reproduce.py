@@ -6,7 +6,7 @@ import difflib
 import importlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,17 +15,26 @@ import tyro
 
 from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import saying
+from comln.data.data_error import DataError
 from comln.reproduce.workspace import Budget, Workspace
 
 TARGETS = {
     "glyphs": "every method on glyphs, with the same time for training",
     "task-horizon": "one horizon for all tasks, one for each, and the best",
+    "table2": "every method, for the same number of updates, with several seeds",
+    "table4": "the solver of the flow, and whether it changes the accuracy",
+    "table5": "every method with a linear head on frozen embeddings, and MetaOptNet's solver",
+    "figure1": "discrete and continuous adaptation, in the plane",
+    "figure5": "T during meta-training, and a learned T against fixed ones",
     "figure2": "the adjoint method loses the trajectory of a gradient flow on its way back",
     "figure3": "memory and time of a meta-gradient against the number of inner steps, Conv-4",
     "figure4": "the same with ResNet-12",
     "table1": "memory of each way to the meta-gradient, in theory and measured",
 }
 """What can be reproduced: modules of `comln.reproduce` with `FILES`, `compute`, `write`, `describe` and `numbers`."""
+
+ON_OTHER_DATA = ("table2", "table4", "table5", "figure5")
+"""Those of them that can be computed on data that `comln data prepare` has prepared; their modules have `DATA`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,10 @@ class ReproduceOptions:
     """smoke: minutes, to see that it works; committed: what the documentation shows; full: for whoever has days"""
     out: Path | None = None
     """folder to write to (default: reproduced/<target>); parts that are there already are not computed again"""
+    data: str = "glyphs"
+    """data set; others than glyphs for the tables of accuracy and figure5, prepared by `comln data prepare`"""
+    root: Path | None = None
+    """where `comln data prepare` put it, if not in the user's cache"""
     json: bool = False
     """print JSON only"""
 
@@ -55,6 +68,7 @@ def run(arguments: list[str]) -> int:
     target: Any = importlib.import_module(f"comln.reproduce.{options.target.replace('-', '_')}")
     folder = options.out or Path("reproduced") / options.target
     try:
+        _check_data(options, target)
         _prepare(folder, options.target, target.FILES)
     except ValueError as error:
         return fail(error)
@@ -62,8 +76,10 @@ def run(arguments: list[str]) -> int:
         return fail(f"{folder} cannot be written ({error.strerror or error}). Choose another folder with --out.")
     try:
         with saying(f"reproducing {options.target}") as on_progress:
-            result = target.compute(Workspace(folder / "parts", options.budget, on_progress))
+            result = target.compute(_workspace(options, folder, on_progress))
         paths = target.write(result, folder)
+    except DataError as error:
+        return fail(error)
     except OSError as error:
         return fail(f"{folder} cannot be written ({error.strerror or error}).", code=1)
     except KeyboardInterrupt:
@@ -74,6 +90,21 @@ def run(arguments: list[str]) -> int:
         print(target.describe(result))
         print(f"wrote {', '.join(path.name for path in paths)} to {folder}")
     return 0
+
+
+def _check_data(options: ReproduceOptions, target: Any) -> None:
+    """Raise `ValueError` for a data set that the target cannot be computed on."""
+    known = target.DATA if options.target in ON_OTHER_DATA else ("glyphs",)
+    if options.data not in known:
+        raise ValueError(f"{options.target} can be computed on {', '.join(known)}, not on {options.data!r}.")
+    if options.root is not None and options.data == "glyphs":
+        raise ValueError("--root is the folder of prepared data. Add --data NAME, or leave it out.")
+
+
+def _workspace(options: ReproduceOptions, folder: Path, on_progress: Callable[[str, float], None]) -> Workspace:
+    """Return where parts are kept: in the folder; those of other targets, in folders beside it, are used as well."""
+    others = tuple(folder.parent / target / "parts" for target in TARGETS if target != folder.name)
+    return Workspace(folder / "parts", options.budget, on_progress, others, options.data, options.root)
 
 
 def _prepare(folder: Path, target: str, names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ __all__ = ["Budget", "Workspace"]
 import enum
 import gc
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,30 +34,58 @@ class Workspace:
     - `folder`: where the parts are kept, as JSON.
     - `budget`: how much to spend.
     - `on_progress`: called with what is being done, and the share of the whole that is done.
+    - `elsewhere`: folders of other reproductions, whose parts are used too, where they are what is wanted.
+    - `data`, `root`: the data set to reproduce a result on, and the folder that it was prepared in, if not in the
+      user's cache; for results that can be computed on several.
     """
 
     folder: Path
     budget: Budget = Budget.COMMITTED
     on_progress: Callable[[str, float], None] = field(default_factory=lambda: _say_nothing)
+    elsewhere: Sequence[Path] = ()
+    data: str = "glyphs"
+    root: Path | None = None
 
-    def kept(self, name: str, configuration: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    def kept(
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        compute: Callable[[], Any],
+        forget_programs: bool = True,
+    ) -> Any:
         """Return what `compute` returns: from the disk, if it was computed with this configuration before.
 
         - `name`: of the part, and of its file.
         - `configuration`: all that determines the part. It and what `compute` returns can be JSON.
+        - `forget_programs`: whether the next part has no use for what was compiled for this one.
         """
         # What comes from JSON has lists for tuples; so must what it is compared with.
         wanted = json.loads(json.dumps(configuration))
-        try:
-            part = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            part = None
-        if not isinstance(part, dict) or part.get("configuration") != wanted or "result" not in part:
-            part = {"configuration": wanted, "result": compute()}
-            # The compiled programs of a part are of no use to the next, and a process may hold only so many of them:
-            # their memory maps are counted by the operating system (65,530 on Linux).
+        for folder in (self.folder, *self.elsewhere):
+            part = _read(folder / f"{name}.json", wanted)
+            if part is not None:
+                if folder != self.folder:
+                    self._write(name, part)
+                return part["result"]
+        part = {"configuration": wanted, "result": compute()}
+        if forget_programs:
+            # A process may hold only so many compiled programs: their memory maps are counted by the operating system
+            # (65,530 on Linux).
             jax.clear_caches()
             gc.collect()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_files(self.folder, {f"{name}.json": as_json(part)})
+        self._write(name, part)
         return part["result"]
+
+    def _write(self, name: str, part: Mapping[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_files(self.folder, {f"{name}.json": as_json(part)})
+
+
+def _read(path: Path, configuration: Any) -> dict[str, Any] | None:
+    """Return the part in a file, if it is one, and of this configuration."""
+    try:
+        part = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(part, dict) and part.get("configuration") == configuration and "result" in part
+    return part if whole else None

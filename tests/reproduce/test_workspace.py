@@ -50,3 +50,15 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path):
 
 def test_budgets_are_words():
     assert [str(budget) for budget in Budget] == ["smoke", "committed", "full"]
+
+
+def test_a_part_of_another_folder_is_used_and_kept_here_too(tmp_path):
+    compute = Counter(3)
+    Workspace(tmp_path / "table2" / "parts").kept("one", {"a": 1}, compute)
+    there = tmp_path / "table4" / "parts"
+    work = Workspace(there, elsewhere=(tmp_path / "nowhere", tmp_path / "table2" / "parts"))
+    assert work.kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
+    assert [path.name for path in there.iterdir()] == ["one.json"]
+    assert Workspace(there).kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
+    work.kept("one", {"a": 2}, compute)
+    assert compute.calls == 2
