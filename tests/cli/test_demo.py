@@ -57,12 +57,14 @@ def test_a_port_that_is_taken_is_told(tmp_path, capsys):
 def test_it_serves_until_it_is_interrupted_and_ends_well(number, tmp_path):
     command = [sys.executable, "-m", "comln", "demo", exported(tmp_path), "--port", "0", "--host", "0.0.0.0"]
     before = sorted(tmp_path.iterdir())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "1"}  # as the run was made here
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        address = process.stdout.readline().split()[0].replace("0.0.0.0", "127.0.0.1")
+        line = process.stdout.readline()
+        assert line.startswith("http://0.0.0.0:"), process.stderr.read()
+        address = line.split()[0].replace("0.0.0.0", "127.0.0.1")
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert answer.status == 200 and b"<!doctype html>" in answer.read()
         process.send_signal(number)

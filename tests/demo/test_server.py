@@ -242,6 +242,7 @@ def test_addresses_are_own_names_where_everybody_may_ask():
 # Other runs
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_those_of_the_whole_task():
     shown = demonstration(normalisation=Normalisation.BATCH)
     with serving(shown) as server:
