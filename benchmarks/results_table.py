@@ -313,7 +313,7 @@ def tables_of_accuracy():
         parts += [
             claims(module.facts(result)),
             *(markdown(table) for table in module.tables(result)),
-            f"{note} Commit {commit}. {where(content)}",
+            f"{note} Commit {commit}. {where(content)}".strip(),
         ]
     return "\n\n".join(parts)
 
