@@ -16,6 +16,7 @@ COMMANDS = {
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
     "data": "verify a data set on your disk, and convert it for training",
+    "completion": "print a script by which your shell completes commands and options",
 }
 
 USAGE = """usage: comln COMMAND [OPTIONS]
