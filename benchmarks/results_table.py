@@ -278,7 +278,8 @@ The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task tak
 horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
 the paper's section 5.2 stands with its verdict and the numbers that it rests on. On this machine short times differ by
 half from one moment to another, so the ratios that a verdict rests on are of programs that took turns where it says so.
-That the adjoint method is unstable, and carrying sensitivities forward is not, is shown by `comln reproduce figure2`."""
+That the adjoint method is unstable, and carrying sensitivities forward is not, is what `comln reproduce figure2`
+shows."""
 
 ORDERS = """\
 The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. `comln reproduce

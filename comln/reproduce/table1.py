@@ -49,8 +49,8 @@ SPENDING = {
         (16, 64),
         (10,),
     ),
-    Budget.COMMITTED: Spending((CONV4, RESNET12), (100, 1000), (1, 10, 100, 1000)),
-    Budget.FULL: Spending((CONV4, RESNET12), (100, 10_000), (1, 10, 100, 1000, 10_000)),
+    Budget.COMMITTED: Spending((CONV4, RESNET12), (100, 1000), (1, 10, 100)),
+    Budget.FULL: Spending((CONV4, RESNET12), (100, 10_000), (1, 10, 100, 1000)),
 }
 """By budget."""
 
