@@ -10,6 +10,7 @@ from comln.data.glyphs import load_glyphs
 from comln.data.input_form import InputForm
 from comln.data.prepared import PreparedEmbeddings
 from comln.data.sampling import EpisodeShape
+from comln.data.sources.embedding_rows import Normalise
 from comln.recipes import find
 from comln.recipes.backbones import IdentityConfig
 from comln.run import Run
@@ -37,7 +38,7 @@ def untrained(found, inputs: InputForm | None = None) -> Run:
     return Run(found, 0, learner, statistics, 0, 0, Selection(), "no data", inputs)
 
 
-def untrained_on_embeddings(learner="comln", features=3, normalise="none", ways=5) -> Run:
+def untrained_on_embeddings(learner="comln", features=3, normalise: Normalise = "none", ways=5) -> Run:
     data = PreparedEmbeddings("mine", features=features)
     return untrained(experiment(learner, data=data, ways=ways), InputForm((features,), normalise=normalise))
 

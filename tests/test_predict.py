@@ -17,6 +17,7 @@ from comln.data.source import content_hash
 from comln.data.sources.embeddings import Embeddings
 from comln.embed import RunNetwork, input_form
 from comln.episode import Episode, Examples
+from comln.learners import COMLN
 from comln.predict import adapt, assess, predict
 from comln.recipes import LEARNERS
 from comln.run import RunError, export_run, load_run
@@ -93,6 +94,7 @@ def test_another_number_of_classes_starts_from_zero_and_says_so():
 
 def test_the_horizon_can_be_chosen():
     run = untrained_on_embeddings(ways=3)
+    assert isinstance(run.learner, COMLN)
     still = predict(run, POINTS, POINTS_OF, QUERY, horizon=0.0)
     np.testing.assert_allclose(
         still.probabilities, jax.nn.softmax(QUERY @ np.asarray(run.learner.initial_weights).T), rtol=1e-6

@@ -10,7 +10,7 @@ from comln.data.data_error import DataError
 from comln.data.ink import INK_SIDE, centre_ink
 from comln.data.input_form import Ink, InputForm
 from comln.data.own_files import list_folder
-from comln.data.own_pictures import OWN_FORMATS, OwnPictures
+from comln.data.own_pictures import OWN_FORMATS, InkOf, OwnPictures
 from tests.data.test_safe_image import encoded
 
 GLYPHS = InputForm((28, 28, 1), ink=Ink.CENTRED)
@@ -19,9 +19,9 @@ BAR = np.zeros((28, 28), np.uint8)
 BAR[7:21, 12:16] = 255
 
 
-def read(tmp_path, image, wanted, name="a.png", ink="auto", **options):
-    (tmp_path / name).write_bytes(encoded(image, **options))
-    return OwnPictures(wanted, ink).read(tmp_path / name)
+def read(tmp_path, image, wanted, ink: InkOf = "auto", form="PNG", options=None):
+    (tmp_path / "a.png").write_bytes(encoded(image, form, **(options or {})))
+    return OwnPictures(wanted, ink).read(tmp_path / "a.png")
 
 
 def test_a_folder_is_listed_one_deep_and_what_is_left_out_is_named(tmp_path):
@@ -81,7 +81,7 @@ def test_every_format_gives_the_same_picture(form, tmp_path):
     gradient = np.linspace(0, 255, 16).astype(np.uint8)
     picture = np.stack([gradient[:, None].repeat(16, 1), gradient[None].repeat(16, 0), np.full((16, 16), 90)], -1)
     options = {"lossless": True} if form == "WEBP" else {"quality": 100} if form in ("JPEG", "AVIF") else {}
-    found = read(tmp_path, Image.fromarray(picture.astype(np.uint8)), COLOURS, form=form, **options)
+    found = read(tmp_path, Image.fromarray(picture.astype(np.uint8)), COLOURS, form=form, options=options)
     near = {"JPEG": 12, "GIF": 12, "AVIF": 12}.get(form, 0)
     assert found.shape == (16, 16, 3) and np.abs(found.astype(int) - picture).max() <= near
 
