@@ -81,7 +81,7 @@ def facts(result: Orders) -> tuple[Fact, ...]:
         naive, comln = (result.row(size.name, name).measured_bytes[1] for name in ("comln-naive", "comln-rk"))
         ratios[size.name] = naive / comln
     less = [f"{three_digits(ratio)} times less at {size}" for size, ratio in ratios.items()]
-    errors = [f"{100 * error.relative:.0f} % off after {error.steps:,} steps" for error in result.imaml]
+    errors = [f"{100 * error.relative:.0f} % off at n = {error.steps:,}" for error in result.imaml]
     return (
         judged(
             "Memory grows with the number of steps as the orders of magnitude say.",
