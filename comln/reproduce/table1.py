@@ -188,7 +188,8 @@ def note() -> str:
         "of four bytes; for our SpanAdjoint, which is not in the paper, it is the 256 states that are kept at most, "
         "and the Gram matrix. Where measured is far above theory, theory leaves out what is not small: a network's "
         "intermediate features in each step of MAML and in iMAML's one pass, and the stages of a Runge-Kutta step of "
-        "COMLN and the gradients in its embeddings. iMAML's gradient is compared with the one through all of its own steps."
+        "COMLN and the gradients in its embeddings. iMAML's gradient is compared with the one through all of its own "
+        "steps."
     )
 
 
