@@ -118,7 +118,7 @@ def speed_tables(result):
 def markdown(table: Table):
     """Return a table whose first row is its header."""
     title, (header, *body) = table
-    lines = [header, ["---"] * len(header), *body]
+    lines = [header, ["---"] * len(header), *([word.replace("|", "\\|") for word in row] for row in body)]
     return "\n".join([f"### {title}", "", *("| " + " | ".join(row) + " |" for row in lines)])
 
 

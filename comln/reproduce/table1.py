@@ -81,7 +81,7 @@ def facts(result: Orders) -> tuple[Fact, ...]:
         naive, comln = (result.row(size.name, name).measured_bytes[1] for name in ("comln-naive", "comln-rk"))
         ratios[size.name] = naive / comln
     less = [f"{three_digits(ratio)} times less at {size}" for size, ratio in ratios.items()]
-    errors = [f"{100 * error.relative:.0f} % off after {error.steps:,} steps" for error in result.imaml]
+    errors = [f"{100 * error.relative:.0f} % off at n = {error.steps:,}" for error in result.imaml]
     return (
         judged(
             "Memory grows with the number of steps as the orders of magnitude say.",
@@ -188,7 +188,8 @@ def note() -> str:
         "of four bytes; for our SpanAdjoint, which is not in the paper, it is the 256 states that are kept at most, "
         "and the Gram matrix. Where measured is far above theory, theory leaves out what is not small: a network's "
         "intermediate features in each step of MAML and in iMAML's one pass, and the stages of a Runge-Kutta step of "
-        "COMLN. iMAML's gradient is compared with the one through all of its own steps."
+        "COMLN and the gradients in its embeddings. iMAML's gradient is compared with the one through all of its own "
+        "steps."
     )
 
 

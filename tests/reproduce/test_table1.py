@@ -91,7 +91,7 @@ def test_claims_are_judged_by_the_rows(result):
     orders, decomposed, exact = table1.facts(result)
     assert orders.verdict is Verdict.REFUTED and "COMLN, RK grows as n^0.00 and not n^1.00 at small" in orders.evidence
     assert decomposed.verdict is Verdict.HOLDS and "10.0 times less at large" in decomposed.evidence
-    assert exact.verdict is Verdict.HOLDS and "25 % off after 10 steps" in exact.evidence
+    assert exact.verdict is Verdict.HOLDS and "25 % off at n = 10" in exact.evidence
     as_theory = [dataclasses.replace(row, measured_bytes=row.theory_bytes) for row in result.rows]
     near = dataclasses.replace(result, rows=tuple(as_theory), imaml=(GradientError(10, 1e-5, 1.0),))
     assert [fact.verdict for fact in table1.facts(near)] == [Verdict.HOLDS, Verdict.REFUTED, Verdict.REFUTED]
