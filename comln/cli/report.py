@@ -93,8 +93,8 @@ def _episodes(numbers: np.ndarray, predictions: Predictions, sampler: Sampler) -
     if sampler.split.examples.ndim < 3:
         return []
     order = np.argsort(np.mean(predictions.predicted != predictions.ways, axis=1), kind="stable")
-    best = order[:BEST]
-    worst = [place for place in order[::-1][:WORST] if place not in best]
+    best = order[:BEST].tolist()
+    worst = [place for place in order[::-1][:WORST].tolist() if place not in best]
     chosen = [("best", best), ("worst", worst)]
     return [
         (
