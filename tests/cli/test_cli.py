@@ -325,7 +325,8 @@ def test_a_method_is_described_in_the_recipe_that_is_named(capsys):
 
 def test_a_network_that_no_memory_holds_gives_one_clear_line(tmp_path, capsys):
     code, out, err = comln("train", "--out", tmp_path / "r", "--backbone.filters", "1000000", capsys=capsys)
-    assert code == 1 and not out and "Traceback" not in err and "Lower --tasks-per-step" in err.splitlines()[-1]
+    assert code == 1, err
+    assert not out and "Traceback" not in err and "Lower --tasks-per-step" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes", "--help"]])
