@@ -140,8 +140,12 @@ def test_the_whole_story_by_keyboard(page, server):
     page.get_by_role("button", name="Learned T").press("Enter")
     np.testing.assert_array_equal(probabilities(page), at_learned)
     slider.focus()
-    page.keyboard.press("ArrowLeft")
-    assert 0 < np.abs(probabilities(page) - at_learned).max() < 0.05
+    page.keyboard.press("End")
+    page.keyboard.press("PageDown")
+    value = int(slider.input_value())
+    page.keyboard.press("ArrowRight")
+    assert 0 < value < 1000 and int(slider.input_value()) == value + 1
+    assert 0 < np.abs(probabilities(page) - at_end).max() < np.abs(at_end - 0.5).max()
     assert len(page.requests) == before
 
     page.get_by_label("Name of class 1").fill("renamed")
