@@ -6,7 +6,8 @@ query in different typefaces). At 5 and 20 shots `GradientFlowClassifierCV` meet
 default grid; at 1 shot, where that cannot be fitted, `LogisticRegression`. Both see the same examples, as they come and
 in double precision. Then the time of one `GradientFlowClassifier.fit`, 5-way 5-shot with 640 features, after the first.
 
-Run:     comln train glyphs-5way-1shot --steps 800 --out RUN     then     python benchmarks/estimators.py RUN [RESAMPLINGS]
+Run:     comln train glyphs-5way-1shot --steps 800 --out RUN
+         python benchmarks/estimators.py RUN [RESAMPLINGS]
 Writes:  benchmarks/results/estimators.json
 """
 
