@@ -83,7 +83,7 @@ def trial(folder, number, rng, whole):
     time.sleep(pause)
     process.send_signal(number)
     process.wait()
-    said = said_in(folder).read_text().strip().splitlines()[-1:]
+    said = said_in(folder).read_text().replace(str(folder), "RUN").strip().splitlines()[-1:]
     seen = {
         "signal": signal.Signals(number).name,
         "step": steps_made(folder),

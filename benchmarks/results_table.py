@@ -8,7 +8,19 @@ import json
 import sys
 from pathlib import Path
 
-from comln.reproduce import figure1, figure5, glyphs, scaling_page, table2, table4, table5, task_horizon
+from comln.reproduce import (
+    efficiency_page,
+    figure1,
+    figure5,
+    glyphs,
+    scaling_page,
+    table1,
+    table2,
+    table4,
+    table5,
+    task_horizon,
+)
+from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.page import Table
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +118,7 @@ def speed_tables(result):
 def markdown(table: Table):
     """Return a table whose first row is its header."""
     title, (header, *body) = table
-    lines = [header, ["---"] * len(header), *body]
+    lines = [header, ["---"] * len(header), *([word.replace("|", "\\|") for word in row] for row in body)]
     return "\n".join([f"### {title}", "", *("| " + " | ".join(row) + " |" for row in lines)])
 
 
@@ -129,7 +141,18 @@ def comparison():
         "The machine did other work at low priority. "
         f"{where(result)}"
     )
-    return "\n\n".join([*parts, "## A horizon for each task\n\n" + HORIZONS, *horizons()])
+    return "\n\n".join(
+        [
+            *parts,
+            f"## A horizon for each task\n\n{HORIZONS}",
+            *horizons(),
+            f"## Memory and time of the meta-gradient\n\n{EFFICIENCY}",
+            *efficiency("figure3", "Conv-4"),
+            *efficiency("figure4", "ResNet-12"),
+            f"## Memory in theory and measured\n\n{ORDERS}",
+            *orders(),
+        ]
+    )
 
 
 def horizons():
@@ -165,6 +188,104 @@ loss on its own query examples, of 25 from 0.1 to 1000: nobody can know it. `com
 it."""
 
 
+def networks():
+    """Return the times of Conv-4 beside PyTorch's, and of a meta-step beside a supervised step."""
+    path = ROOT / "benchmarks/results/convolution.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/convolution.py TORCH_PYTHON`."
+    result = json.loads(path.read_text())
+    parts = []
+    for name, rows in result.items():
+        if name.startswith(("Conv-4", "one step")):
+            against = next(column for row in rows.values() for column in row if column.startswith("over "))
+            body = [
+                [
+                    kind,
+                    f"{row['median_ms']:.0f}",
+                    "-".join(f"{x:.0f}" for x in row["quartiles_ms"]),
+                    f"{row[against]:.2f}",
+                ]
+                for kind, row in rows.items()
+            ]
+            parts.append(markdown((f"{name}; {result['dtype']}", [["", "ms", "quartiles", against], *body])))
+    torch = result["PyTorch"]
+    parts.append(
+        f"Taken in turns; PyTorch {torch['version']} in channels-last format, with {torch['threads']} threads. Commit "
+        f"{result['environment']['commit']}. {where(result)}"
+    )
+    return "\n\n".join(parts)
+
+
+def interruptions():
+    """Return how many interrupted runs came to the end of the run that was left alone."""
+    path = ROOT / "benchmarks/results/interruptions.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/interruptions.py`."
+    result = json.loads(path.read_text())
+    trials = result["trials"]
+    words = []
+    for signal in dict.fromkeys(trial["signal"] for trial in trials):
+        same = [trial["identical"] for trial in trials if trial["signal"] == signal]
+        words.append(f"{sum(same)} of {len(same)} after {signal}")
+    return (
+        f"Runs of {result['steps']} updates were interrupted at random moments and resumed: all arrays of the last "
+        f"checkpoint, and what validations had shown, were those of the run left alone, bit for bit, in "
+        f"{' and '.join(words)} (`python benchmarks/interruptions.py`, commit {result['commit'][:12]})."
+    )
+
+
+def efficiency(target, network):
+    """Return the claims and the tables of Figure 3 or 4, or that it was not measured yet."""
+    content = committed(target)
+    if content is None:
+        return [f"{network}: not measured yet; `comln reproduce {target}` writes the numbers."]
+    result = efficiency_page.restore(content)
+    tables = [
+        markdown((f"{network}: {title[0].lower()}{title[1:]}", rows)) for title, rows in efficiency_page.tables(result)
+    ]
+    return [
+        f"### {network} (`comln reproduce {target}`)",
+        claims(facts(result)),
+        *tables,
+        f"{efficiency_page.note(result)} Commit {content['environment']['commit']}. {where(content)}",
+    ]
+
+
+def orders():
+    """Return the tables of Table 1, or that it was not measured yet."""
+    content = committed("table1")
+    if content is None:
+        return ["Not measured yet; the command writes the numbers."]
+    result = table1.restore(content)
+    tables = [markdown(table) for table in table1.tables(result)]
+    note = f"{table1.note()} Commit {content['environment']['commit']}. {where(content)}"
+    return [claims(table1.facts(result)), *tables, note]
+
+
+def claims(found):
+    """Return claims with their verdicts as a list."""
+    return "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in found)
+
+
+def committed(target):
+    """Return the numbers of a target, if there are any."""
+    path = ROOT / f"benchmarks/results/{target}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+EFFICIENCY = """\
+The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps, a
+horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
+the paper's section 5.2 stands with its verdict and the numbers that it rests on. On this machine short times differ by
+half from one moment to another, so the ratios that a verdict rests on are of programs that took turns where it says so.
+That the adjoint method is unstable, and carrying sensitivities forward is not, is what `comln reproduce figure2`
+shows."""
+
+ORDERS = """\
+The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. `comln reproduce
+table1` repeats it."""
+
+
 def scaling():
     """Return the tables of the cost model: counted, checked on this machine, predicted for others."""
     result = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
@@ -176,7 +297,7 @@ def scaling():
     parts.append(
         f"Measured in {result['dtype']}, commit {commits}. {where({'environment': result['environment']['rates']})}"
     )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "## Conv-4 beside PyTorch, and a meta-step beside a supervised step", networks()])
 
 
 def tables_of_accuracy():
@@ -184,18 +305,16 @@ def tables_of_accuracy():
     parts = [ACCURACY]
     for target, (module, heading, note) in ACCURACIES.items():
         parts.append(f"## {heading} (`comln reproduce {target}`)")
-        path = ROOT / f"benchmarks/results/{target}.json"
-        if not path.exists():
+        content = committed(target)
+        if content is None:
             parts.append("Not measured yet; the command writes the numbers.")
             continue
-        content = json.loads(path.read_text())
         result = module.restore(content)
-        claims = "\n".join(f"- **{fact.verdict}**: {fact.claim} Here, {fact.evidence}" for fact in module.facts(result))
         commit = content["environment"]["commit"]
         parts += [
-            claims,
+            claims(module.facts(result)),
             *(markdown(table) for table in module.tables(result)),
-            f"{note} Commit {commit}. {where(content)}",
+            f"{note} Commit {commit}. {where(content)}".strip(),
         ]
     return "\n\n".join(parts)
 
@@ -237,6 +356,7 @@ def pages():
         "README.md": readme,
         "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
         "docs/results.md": f"{comparison()}\n\n{tables_of_accuracy()}",
+        "docs/long-runs.md": interruptions(),
         "docs/scaling.md": scaling(),
     }
 

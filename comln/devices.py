@@ -4,7 +4,7 @@ Embedding runs under plain sharding, so that batch statistics are those of all t
 solver under plain sharding would wait for the slowest device at each of its steps.
 """
 
-__all__ = ["check_divides", "over_tasks", "replicate", "share_out", "task_mesh", "to_this_process"]
+__all__ = ["check_divides", "is_out_of_memory", "over_tasks", "replicate", "share_out", "task_mesh", "to_this_process"]
 
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +62,13 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_process_local_data(sharding, np.asarray(x)) if is_array else x
 
     return jax.tree.map(place, tree)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that a device has too little memory."""
+    # On a CPU it may come wrapped, as an internal error.
+    signs = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def to_this_process(tree: Any) -> Any:

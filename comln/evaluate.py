@@ -1,6 +1,14 @@
 """Accuracy on fixed tasks of unseen classes, with its confidence interval."""
 
-__all__ = ["Evaluation", "embedded_tasks", "evaluate", "evaluate_embedded", "mean_and_ci95", "query_probabilities"]
+__all__ = [
+    "Evaluation",
+    "embed_with_running_statistics",
+    "embedded_tasks",
+    "evaluate",
+    "evaluate_embedded",
+    "mean_and_ci95",
+    "query_probabilities",
+]
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -159,12 +167,13 @@ def _embed_examples(
     for start in range(0, len(used), IMAGES_AT_ONCE):
         chosen = np.resize(used[start : start + IMAGES_AT_ONCE], IMAGES_AT_ONCE)
         images = split.examples[chosen]
-        parts.append(np.asarray(_embed_with_running_statistics(backbone, statistics, images, split.scaling)))
+        parts.append(np.asarray(embed_with_running_statistics(backbone, statistics, images, split.scaling)))
     return np.concatenate(parts)[: len(used)]
 
 
 @eqx.filter_jit
-def _embed_with_running_statistics(
+def embed_with_running_statistics(
     backbone: AbstractBackbone, statistics: Any, examples: Array | np.ndarray, scaling: PixelScaling | None
 ) -> Array:
+    """Return the embeddings of examples as they are stored, each by itself."""
     return backbone(scale_bytes(jnp.asarray(examples), scaling), statistics, Normalisation.RUNNING)[0]

@@ -16,14 +16,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from comln.backbones import Normalisation
 from comln.data.augmentation import AbstractAugmentation
-from comln.data.batches import TaskBatch, make_batch, to_episodes
+from comln.data.batches import TaskBatch, look_up, make_batch, make_positions, to_episodes
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
+from comln.data.residence import Residence, place
 from comln.data.sampling import Sampler
 from comln.devices import replicate, share_out
 from comln.episodic import meta_loss
 from comln.learners import AbstractLearner
-from comln.typing import Array, Bool, Int, PRNGKeyArray
+from comln.typing import Array, Bool, Int, Num, PRNGKeyArray
 
 
 class TrainState(eqx.Module):
@@ -85,6 +86,7 @@ def meta_train(
     on_state: Callable[[TrainState], bool | None] = lambda state: None,
     should_stop: Callable[[], bool] = lambda: False,
     mesh: Mesh | None = None,
+    examples_on: Residence = Residence.AUTO,
 ) -> TrainState:
     """Return the state after `steps` updates in all, going on from `state`, or that at which it was to stop.
 
@@ -98,6 +100,7 @@ def meta_train(
     - `should_stop`: asked after each update; if it returns true, training ends with its state.
     - `mesh`: the devices that tasks are spread over, if there are several; `tasks_per_step` is a multiple of their
       number. Each process makes the tasks of its own devices.
+    - `examples_on`: where examples are kept. On the device, an update gathers them there by their positions.
 
     **Raises:** `Divergence` where a loss, a gradient or a parameter is not finite, or where every task of an update
     failed; `on_state` has seen neither that state nor the one that led to it.
@@ -109,16 +112,21 @@ def meta_train(
     def tasks_of(step: int) -> TaskBatch:
         own = tasks_per_step // jax.process_count()
         begin = step * tasks_per_step + own * jax.process_index()
-        batch = make_batch(sampler_of(step), seed, range(begin, begin + own))
+        sampler = sampler_of(step)
+        make = make_batch if on_device(sampler.split) is None else make_positions
+        batch = make(sampler, seed, range(begin, begin + own))
         return batch if mesh is None else share_out(batch, mesh)
 
+    on_device = place([sampler.split for sampler in samplers], examples_on, mesh)
     key, first = jax.random.key(seed), int(state.step)
     if mesh is not None:
         state, key = replicate(state, mesh), jax.random.wrap_key_data(replicate(jax.random.key_data(key), mesh))
     since, sound_so_far = time.perf_counter(), None
     for batch in prefetch(tasks_of, first, steps):
         split = sampler_of(int(state.step)).split
-        state, values, finite = update(state, batch, key, optimiser, split.augmentation, split.scaling, mesh)
+        state, values, finite = update(
+            state, batch, key, optimiser, split.augmentation, split.scaling, mesh, on_device(split)
+        )
         # Processes that run ahead of each other can wait for each other for ever.
         jax.block_until_ready(state)
         report = {name: float(value) for name, value in values.items()}
@@ -151,8 +159,14 @@ def update(
     augmentation: AbstractAugmentation | None,
     scaling: PixelScaling | None = None,
     mesh: Mesh | None = None,
+    examples: Num[Array, "example ..."] | None = None,
 ) -> tuple[TrainState, dict[str, Array], Bool[Array, ""]]:
-    """Return the state after one update on a batch of tasks, what is nice to know of it, and whether all is finite."""
+    """Return the state after one update on a batch of tasks, what is nice to know of it, and whether all is finite.
+
+    - `examples`: those that the batch has positions of, where they are on the device; `None` where it has examples.
+    """
+    if examples is not None:
+        batch = look_up(batch, examples)
     augmentation_key, adaptation_key = jax.random.split(key)
     episodes = to_episodes(batch, augmentation, augmentation_key, scaling)
     parameters, fixed = eqx.partition(state.learner, eqx.is_inexact_array)

@@ -15,9 +15,11 @@ from typing import Any
 
 import cattrs
 import jax
+from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.strategies import configure_tagged_union
 
 from comln.checkpoint import Checkpoints
+from comln.data.input_form import InputForm
 from comln.data.split_writer import write_whole
 from comln.learners import AbstractLearner
 from comln.meta_train import TrainState, start_training
@@ -25,13 +27,23 @@ from comln.metrics import read_lines
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.backbones import BackboneConfig, Conv4Config
 from comln.recipes.experiment import DataConfig, Experiment, GlyphsData
-from comln.recipes.learners import LearnerConfig
+from comln.recipes.learners import COMLNConfig, LearnerConfig
 from comln.selection import Selection
 from comln.weights import read_metadata, read_weights, write_weights
 
 logger = logging.getLogger("comln")
 # Tuples become lists, as in JSON: what was written down equals what it was written from.
 converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
+# A run from before there was a choice of integrators has none written; nor has one that takes the usual one.
+converter.register_unstructure_hook(
+    COMLNConfig,
+    make_dict_unstructure_fn(
+        COMLNConfig,
+        converter,
+        integrator=override(omit_if_default=True),
+        euler_step=override(omit_if_default=True),
+    ),
+)
 configure_tagged_union(Adam | SGD | StepwiseAdam, converter, tag_name="kind")
 configure_tagged_union(LearnerConfig, converter, tag_name="kind")
 # A run from before there were several networks has one without a name.
@@ -56,6 +68,7 @@ class Run:
     - `step`: updates made until that state. `last_step`: updates made in all.
     - `selection`: what validations have shown.
     - `splits_hash`: content hash of the data it was trained on.
+    - `inputs`: what the learner expects of an example; `None` for a run from before this was written down.
     """
 
     experiment: Experiment
@@ -66,6 +79,7 @@ class Run:
     last_step: int
     selection: Selection
     splits_hash: str
+    inputs: InputForm | None = None
 
 
 class RunFolder:
@@ -80,7 +94,14 @@ class RunFolder:
         return (self.path / "config.json").exists() or bool(self.checkpoints.steps())
 
     def start(
-        self, experiment: Experiment, learner: str, protocol: str, seed: int, splits_hash: str, command: str
+        self,
+        experiment: Experiment,
+        learner: str,
+        protocol: str,
+        seed: int,
+        splits_hash: str,
+        command: str,
+        inputs: InputForm | None = None,
     ) -> None:
         """Write the configuration, resolved, with the command and the versions that it ran on."""
         names = (*NUMERIC, "orbax-checkpoint", "matplotlib", "pillow")
@@ -90,6 +111,7 @@ class RunFolder:
             "protocol": protocol,
             "seed": seed,
             "data_hash": splits_hash,
+            "inputs": None if inputs is None else converter.unstructure(inputs),
             "command": command,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
             "device": jax.devices()[0].device_kind,
@@ -137,6 +159,16 @@ class RunFolder:
             raise RunError(
                 f"{self.path / 'config.json'} does not describe an experiment of this version of comln "
                 f"({version('comln')}; it was written by {configuration.get('versions', {}).get('comln', 'another')})."
+            ) from error
+
+    def inputs(self) -> InputForm | None:
+        """Return what the learner expects of an example, if that was written down."""
+        configuration = self.configuration()
+        try:
+            return _structure_inputs(configuration.get("inputs"))
+        except Exception as error:
+            raise RunError(
+                f"{self.path / 'config.json'} is damaged (inputs). Train again with another --out."
             ) from error
 
     def write_json(self, name: str, content: Any) -> None:
@@ -196,6 +228,7 @@ def load_run(path: str | Path) -> Run:
         last_step=int(newest.step),
         selection=selection,
         splits_hash=configuration["data_hash"],
+        inputs=folder.inputs(),
     )
 
 
@@ -211,6 +244,7 @@ def export_run(run: Run, path: Path) -> None:
         "last_step": run.last_step,
         "selection": dataclasses.asdict(run.selection),
         "data_hash": run.splits_hash,
+        "inputs": None if run.inputs is None else converter.unstructure(run.inputs),
         "comln": version("comln"),
     }
     write_weights(path, _weights(run.learner, run.statistics), {"run": json.dumps(about)})
@@ -224,6 +258,7 @@ def _load_exported(path: Path) -> Run:
         seed, step, last_step = (converter.structure(about[name], int) for name in ("seed", "step", "last_step"))
         selection = converter.structure(about["selection"], Selection)
         splits_hash = converter.structure(about["data_hash"], str)
+        inputs = _structure_inputs(about.get("inputs"))
         learner = experiment.build(seed)
     except Exception as error:
         raise RunError(
@@ -240,7 +275,12 @@ def _load_exported(path: Path) -> Run:
         last_step=last_step,
         selection=selection,
         splits_hash=splits_hash,
+        inputs=inputs,
     )
+
+
+def _structure_inputs(written: Any) -> InputForm | None:
+    return None if written is None else converter.structure(written, InputForm)
 
 
 def _without_place(experiment: Any) -> Any:

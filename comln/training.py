@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from comln import hosts
 from comln.checkpoint import CheckpointError
+from comln.data.residence import Residence
 from comln.data.sampling import Sampler
 from comln.devices import to_this_process
 from comln.evaluate import Evaluation, evaluate
@@ -47,6 +48,7 @@ def train_run(
     on_step: Callable[[StepReport], None] = lambda report: None,
     should_stop: Callable[[], bool] = lambda: False,
     mesh: Mesh | None = None,
+    examples_on: Residence = Residence.AUTO,
 ) -> Trained:
     """Train from where a run stands to its end, or until it is to stop; return where it stands then.
 
@@ -55,6 +57,7 @@ def train_run(
     - `checkpoint_every`: updates between checkpoints; `None` for about 20 seconds of work. States that are the best so
       far, and the last one, are saved too.
     - `should_stop`: asked after each update; in any process, it ends the run in all of them.
+    - `mesh`, `examples_on`: as `meta_train` has them.
 
     **Raises:** `Divergence` as `meta_train` does; `CheckpointError` or `OSError` where the folder cannot be written,
     after that step is done, and `hosts.FailedElsewhere` in the other processes at the same time.
@@ -131,6 +134,7 @@ def train_run(
             on_state=on_state,
             should_stop=stop_everywhere,
             mesh=mesh,
+            examples_on=examples_on,
         )
         if folder is not None:
             with writing():

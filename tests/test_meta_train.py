@@ -7,11 +7,12 @@ import pytest
 
 from comln.backbones import Normalisation
 from comln.data.batches import make_batch, to_episodes
+from comln.data.residence import Residence
 from comln.data.sampling import EpisodeShape, Sampler
 from comln.episodic import meta_loss
 from comln.meta_train import Divergence, start_training
 from comln.optimiser import SGD, Adam
-from tests.data.splits import stripes
+from tests.data.splits import STILL, stripes
 from tests.training import STEPS, learner, sampler, train
 
 
@@ -45,6 +46,16 @@ def test_so_does_a_mixture_of_shapes_whose_order_is_that_of_the_seed():
     for a, b in zip(arrays(whole), arrays(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any(not np.array_equal(a, b) for a, b in zip(arrays(whole), arrays(only_one), strict=True))
+
+
+@pytest.mark.parametrize("augmentation", [None, STILL], ids=["as they are", "varied"])
+def test_examples_on_the_device_train_to_the_same_parameters_as_those_on_the_host(augmentation):
+    """Two shapes of one split, as a mixture has them; its examples go to the device once."""
+    split = stripes(augmentation=augmentation)
+    mixture = [Sampler(split, EpisodeShape(ways=3, shots=shots, queries=2)) for shots in (1, 2)]
+    host, device = (train(samplers=mixture, examples_on=place) for place in (Residence.HOST, Residence.DEVICE))
+    for a, b in zip(arrays(host), arrays(device), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_its_state_is_seen():

@@ -1,6 +1,7 @@
 """MAML, ANIL and COMLN of this package. For benchmarks/race/race.py."""
 
 import contextlib
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from answering import serve  # pyright: ignore[reportMissingImports]  # beside this script
 
 from comln.backbones import Conv4, Normalisation
-from comln.backbones.layers import convolve_by_patches
+from comln.backbones.layers import convolve, convolve_by_patches
 from comln.episode import Episode, Examples
 from comln.episodic import meta_loss
 from comln.learners import ANIL, COMLN, MAML
@@ -19,8 +20,8 @@ def learner_of(work, arrays):
     """Return the learner with the weights of the race."""
     size, channels = arrays["support"].shape[-2:]
     method, key = work["method"], jax.random.key(0)
-    convolution = {"convolve": convolve_by_patches} if method == "maml" else {}
-    network = Conv4.init(size, channels, work["filters"], key, **convolution)
+    convolution = convolve_by_patches if method == "maml" else convolve
+    network = Conv4.init(size, channels, work["filters"], key, convolve=convolution)
     network = eqx.tree_at(
         lambda n: [c.kernel for c in n.convolutions], network, [arrays[f"kernel{i}"] for i in range(4)]
     )
@@ -63,7 +64,8 @@ def begin(work):
         network = slopes.network.network if work["method"] == "maml" else slopes.backbone
         gradient = {"weights": slopes.network.linear.weights if work["method"] == "maml" else slopes.initial_weights}
         gradient |= {f"kernel{i}": layer.kernel for i, layer in enumerate(network.convolutions)}
-        np.savez(work["gradient"], **{name: np.asarray(value) for name, value in gradient.items()})
+        arrays_of_gradient: Any = {name: np.asarray(value) for name, value in gradient.items()}
+        np.savez(work["gradient"], **arrays_of_gradient)
         return {"loss": float(loss), "accuracies": [float(info.accuracy)], "solver_steps": int(info.solver_steps)}
 
     return lambda: jax.block_until_ready(step(learner, episodes)), report

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "meta-train a learner and evaluate it on unseen classes",
     "evaluate": "evaluate a trained run on fixed tasks",
+    "predict": "classify your own pictures by a few labelled ones",
+    "embed": "write the embeddings of a folder of pictures",
     "export": "write the weights of a run into one file",
+    "demo": "serve a page to try a run on pictures of your own",
     "recipes": "list what can be trained",
     "reproduce": "compute a result of the paper again",
     "data": "verify a data set on your disk, and convert it for training",
+    "completion": "print a script by which your shell completes commands and options",
 }
 
 USAGE = """usage: comln COMMAND [OPTIONS]

@@ -16,7 +16,7 @@ from comln.cli.options import fail, parse
 from comln.recipes import LEARNERS, PROTOCOLS, RECIPES, Experiment, find
 from comln.recipes.backbones import BACKBONES
 from comln.recipes.benchmarks import EXPERIMENTS as BENCHMARKS
-from comln.recipes.benchmarks import REMEMBERED, Number, published
+from comln.recipes.benchmarks import REMEMBERED, Number, published, published_of
 from comln.recipes.originals import original_of
 from comln.run import converter
 
@@ -89,7 +89,9 @@ def _percent(number: Number) -> str:
 def _results(recipe: str, as_json: bool) -> int:
     """Print what the paper has for every method in a recipe; return the exit code."""
     find(recipe, LEARNERS[0], PROTOCOLS[0])
-    found = {learner: number for learner in LEARNERS if (number := published(recipe, learner)) is not None}
+    of_paper = published_of(recipe)
+    ordered = sorted(of_paper.items(), key=lambda row: LEARNERS.index(row[0][0]))
+    found = {f"{learner} {options}".rstrip(): number for (learner, options), number in ordered}
     if as_json:
         numbers = {learner: dataclasses.asdict(number) for learner, number in found.items()}
         print(json.dumps({"recipe": recipe, "published": numbers}, indent=2))
@@ -108,7 +110,7 @@ def _results(recipe: str, as_json: bool) -> int:
         ]
         console.print(_table(f"comln train {recipe} --learner LEARNER", rows, first="learner"))
         _explain_remembered(console, found.values())
-    others = [learner for learner in LEARNERS if learner not in found]
+    others = [learner for learner in LEARNERS if (learner, "") not in of_paper]
     console.print(f"not in the paper: {', '.join(others)}", highlight=False)
     return 0
 

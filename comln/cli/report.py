@@ -15,12 +15,12 @@ from comln.learners import COMLN, AbstractLearner
 from comln.meta_train import TrainState
 from comln.recipes.experiment import Experiment
 from comln.report.episode_page import EpisodePicture
-from comln.report.run_report import RunReport, write_report
+from comln.report.run_report import Predictions, RunReport, write_report
 from comln.run import RunFolder
 
-TASKS_ALONG_PATH = 100
+TASKS_LOOKED_AT = 100
 PATH_POINTS = 21
-EPISODES_SHOWN = 4
+BEST, WORST = 2, 2
 
 
 def report_run(
@@ -32,14 +32,15 @@ def report_run(
 ) -> Path:
     """Write the report of a finished run and return the path of its page."""
     learned, horizons, along = None, None, None
+    tasks = embedded_tasks(
+        state.learner.backbone, state.statistics, sampler, TASKS_LOOKED_AT, 0, experiment.normalisation
+    )
+    batches = list(tasks)
     if isinstance(state.learner, COMLN):
         learned = float(state.learner.horizon)
         horizons = np.concatenate([[0.0], learned * np.geomspace(1e-3, 10.0, PATH_POINTS - 1)])
-        tasks = embedded_tasks(
-            state.learner.backbone, state.statistics, sampler, TASKS_ALONG_PATH, 0, experiment.normalisation
-        )
-        batches = list(tasks)
         along = [_evaluate_at(state.learner, horizon, batches) for horizon in horizons]
+    predictions = _predictions(experiment.at_test(state.learner), batches, sampler)
     report = RunReport(
         title=folder.path.name,
         command=folder.configuration()["command"],
@@ -56,7 +57,8 @@ def report_run(
         horizons=horizons,
         accuracy_at=None if along is None else np.array([point.mean for point in along]),
         ci95_at=None if along is None else np.array([point.ci95 for point in along]),
-        episodes=_episodes(experiment.at_test(state.learner), state, sampler, experiment),
+        predictions=None if predictions is None else predictions[1],
+        episodes=[] if predictions is None else _episodes(*predictions, sampler),
     )
     return write_report(report, folder.path / "report")
 
@@ -64,30 +66,54 @@ def report_run(
 def _evaluate_at(learner: COMLN, horizon: float, batches: list[Episode]) -> Evaluation:
     log_horizon = jnp.log(jnp.asarray(horizon, learner.log_horizon.dtype))
     stopped = eqx.tree_at(lambda learner: learner.log_horizon, learner, log_horizon)
-    return evaluate_embedded(stopped, batches, TASKS_ALONG_PATH)
+    return evaluate_embedded(stopped, batches, TASKS_LOOKED_AT)
 
 
-def _episodes(
-    learner: AbstractLearner, state: TrainState, sampler: Sampler, experiment: Experiment
-) -> list[EpisodePicture]:
-    """Return the first test tasks as pictures, with the class probabilities of their queries."""
-    batches = embedded_tasks(learner.backbone, state.statistics, sampler, EPISODES_SHOWN, 0, experiment.normalisation)
-    probabilities = np.asarray(query_probabilities(learner, next(batches)))
-    pictures = []
-    for index in range(EPISODES_SHOWN):
-        drawn, split = sampler.draw(0, index), sampler.split
-        ways, shots, queries = *drawn.support.shape, drawn.query.shape[1]
-        support, query = split.examples[drawn.support.ravel()], split.examples[drawn.query.ravel()]
-        if support.ndim < 3:
-            return []
-        pictures.append(
-            EpisodePicture(
-                class_names=tuple(split.class_names[c] for c in drawn.classes),
-                support=support,
-                support_classes=np.repeat(np.arange(ways), shots),
-                query=query,
-                query_classes=np.repeat(np.arange(ways), queries),
-                probabilities=probabilities[index],
-            )
+def _predictions(
+    learner: AbstractLearner, batches: list[Episode], sampler: Sampler
+) -> tuple[np.ndarray, Predictions] | None:
+    """Return the numbers of the test tasks whose adaptation worked, and what was made of them; `None` if none did."""
+    probabilities = np.concatenate([np.asarray(query_probabilities(learner, batch)) for batch in batches])
+    probabilities = probabilities[:TASKS_LOOKED_AT]
+    worked = np.flatnonzero(np.all(np.isfinite(probabilities), axis=(1, 2)))
+    if not len(worked):
+        return None
+    drawn = [sampler.draw(0, int(number)) for number in worked]
+    ways, queries = drawn[0].query.shape
+    return worked, Predictions(
+        class_names=tuple(sampler.split.class_names),
+        classes_of=np.array([task.classes for task in drawn]),
+        ways=np.tile(np.repeat(np.arange(ways), queries), (len(worked), 1)),
+        probabilities=probabilities[worked],
+    )
+
+
+def _episodes(numbers: np.ndarray, predictions: Predictions, sampler: Sampler) -> list[tuple[str, EpisodePicture]]:
+    """Return the best and the worst of the tasks as pictures, with the class probabilities of their queries."""
+    if sampler.split.examples.ndim < 3:
+        return []
+    order = np.argsort(np.mean(predictions.predicted != predictions.ways, axis=1), kind="stable")
+    best = order[:BEST].tolist()
+    worst = [place for place in order[::-1][:WORST].tolist() if place not in best]
+    chosen = [("best", best), ("worst", worst)]
+    return [
+        (
+            f"Test task {numbers[place]}: one of the {kind} of {len(numbers)}",
+            _picture(numbers, place, predictions, sampler),
         )
-    return pictures
+        for kind, places in chosen
+        for place in places
+    ]
+
+
+def _picture(numbers: np.ndarray, place: int, predictions: Predictions, sampler: Sampler) -> EpisodePicture:
+    drawn, split = sampler.draw(0, int(numbers[place])), sampler.split
+    ways, shots = drawn.support.shape
+    return EpisodePicture(
+        class_names=tuple(split.class_names[c] for c in drawn.classes),
+        support=split.examples[drawn.support.ravel()],
+        support_classes=np.repeat(np.arange(ways), shots),
+        query=split.examples[drawn.query.ravel()],
+        query_classes=predictions.ways[place],
+        probabilities=predictions.probabilities[place],
+    )

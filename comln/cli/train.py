@@ -26,9 +26,10 @@ from comln.cli.options import fail, parse, quiet_jax
 from comln.cli.progress import TrainingProgress, counting
 from comln.cli.report import report_run
 from comln.cli.stopping import Stopping
+from comln.data.residence import Residence
 from comln.data.sampling import Sampler
 from comln.data.source import Split, content_hash, split_of
-from comln.devices import check_divides, task_mesh
+from comln.devices import check_divides, is_out_of_memory, task_mesh
 from comln.evaluate import evaluate
 from comln.meta_train import Divergence, TrainState, start_training
 from comln.metrics import keep_until
@@ -40,6 +41,10 @@ from comln.selection import Selection
 from comln.training import Trained, train_run
 
 TEST_SEED = 0
+TOO_LITTLE_MEMORY = (
+    "the device has too little memory for this run. Lower --tasks-per-step or --train.queries, spread the tasks over "
+    "more --devices, or keep the images off it with --examples-on host."
+)
 RUNAWAY = 1000.0
 """A horizon that changed by more than this factor was not learned."""
 
@@ -68,6 +73,9 @@ class TrainOptions:
     """go on from the newest checkpoint in --out"""
     devices: int = 1
     """devices of each process, over which the tasks of a step are spread"""
+    examples_on: Residence = Residence.AUTO
+    """where training examples are kept, as bytes: on each device, or on the host, which then gathers those of each step
+    (auto: on an accelerator of which they take at most a quarter of the memory)"""
     coordinator: str | None = None
     """HOST:PORT of the first process, where several train one run together"""
     processes: int = 1
@@ -85,14 +93,18 @@ def run(arguments: list[str]) -> int:
         try:
             return _run(arguments, stopping)
         except BaseException as error:
-            if not hosts.is_joined():
+            if hosts.is_joined():
+                _leave_alone(error)
+            if not is_out_of_memory(error):
                 raise
-            _leave_alone(error)
+            return fail(TOO_LITTLE_MEMORY, code=1)
 
 
 def _leave_alone(error: BaseException) -> NoReturn:
     """End a process that fails on its own, at once, so that the others notice and end as well."""
-    if hosts.lost_the_others(error):
+    if is_out_of_memory(error):
+        fail(TOO_LITTLE_MEMORY)
+    elif hosts.lost_the_others(error):
         fail(
             "this process lost the others of its run. Start all of them again, with --resume, from the last checkpoint."
         )
@@ -274,7 +286,8 @@ def _start(
     if not folder.holds_run():
         if options.resume:
             print(f"comln: no run in {folder.path} yet; starting from the beginning.", file=sys.stderr)
-        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command)
+        inputs = options.experiment.data.input_form()
+        folder.start(options.experiment, options.learner, options.protocol, options.seed, data_hash, command, inputs)
         return state, Selection()
     if folder.configuration()["data_hash"] != data_hash:
         raise ValueError(
@@ -318,6 +331,7 @@ def _train(
             on_step=(lambda report: None) if progress is None else progress.show,
             should_stop=lambda: stopping.requested,
             mesh=mesh,
+            examples_on=options.examples_on,
         )
 
 

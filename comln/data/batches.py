@@ -1,6 +1,6 @@
 """Batches of tasks, as arrays ready for the device."""
 
-__all__ = ["TaskBatch", "gather", "make_batch", "scale_bytes", "to_episodes"]
+__all__ = ["TaskBatch", "gather", "look_up", "make_batch", "make_positions", "scale_bytes", "to_episodes"]
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from comln.typing import Array, Float, Num, PRNGKeyArray
 
 
 class TaskBatch(NamedTuple):
-    """The raw examples of some tasks of one shape.
+    """The raw examples of some tasks of one shape, or their positions in a split.
 
     - `support`: shape `(task, way, shot, ...)`; `query`: shape `(task, way, query, ...)`.
     - `numbers`: the number of each task, shape `(task,)`.
@@ -32,6 +32,27 @@ def make_batch(sampler: Sampler, seed: int, indices: Sequence[int]) -> TaskBatch
     """Return the tasks with these numbers."""
     episodes = [sampler.draw(seed, index) for index in indices]
     return gather(episodes, indices, lambda positions: sampler.split.examples[positions])
+
+
+def make_positions(sampler: Sampler, seed: int, indices: Sequence[int]) -> TaskBatch:
+    """Return the positions of the examples of the tasks with these numbers, from which `look_up` makes the tasks."""
+    episodes = [sampler.draw(seed, index) for index in indices]
+    return gather(episodes, indices, lambda positions: positions.astype(np.int32))
+
+
+def look_up(positions: TaskBatch, examples: Num[Array, "example ..."]) -> TaskBatch:
+    """Return the tasks whose examples are at some positions. Traceable.
+
+    >>> tasks = TaskBatch(np.array([[[1]]]), np.array([[[0, 2]]]), np.array([7]))
+    >>> look_up(tasks, jnp.array([10, 20, 30], jnp.uint8)).query
+    Array([[[10, 30]]], dtype=uint8)
+    """
+
+    def at(x: Num[Array | np.ndarray, "..."]) -> Array:
+        # A sampler draws no position that is not there.
+        return examples.at[x].get(mode="promise_in_bounds")
+
+    return TaskBatch(at(positions.support), at(positions.query), positions.numbers)
 
 
 def gather(

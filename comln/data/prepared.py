@@ -26,6 +26,7 @@ import numpy as np
 from comln.data.augmentation import LeeAugmentation
 from comln.data.cache import cache_folder
 from comln.data.data_error import DataError
+from comln.data.input_form import Ink, InputForm
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.source import Split
 
@@ -184,6 +185,15 @@ class PreparedData:
             splits["train"] = varied
         return splits
 
+    def input_form(self) -> InputForm:
+        """Return what the network expects of an image.
+
+        **Raises:** `DataError` as `load`.
+        """
+        manifest = _checked_manifest(self.name, self.folder, self.example_shape)
+        ink = Ink.BRIGHT if manifest.name == "omniglot" else Ink.NONE
+        return InputForm(self.example_shape, manifest.mean, manifest.std, ink)
+
 
 @dataclass(frozen=True)
 class PreparedEmbeddings:
@@ -211,16 +221,34 @@ class PreparedEmbeddings:
         """
         return _load_checked(self.name, self.folder, self.example_shape)
 
+    def input_form(self) -> InputForm:
+        """Return what a learner expects of an embedding.
+
+        **Raises:** `DataError` as `load`.
+        """
+        manifest = _checked_manifest(self.name, self.folder, self.example_shape)
+        return InputForm(self.example_shape, normalise="l2" if manifest.notes.get("normalise") == "l2" else "none")
+
 
 def _load_checked(name: str, folder: Path | None, example_shape: tuple[int, ...]) -> dict[str, Split]:
-    place = default_folder(name) if folder is None else folder
+    _checked_manifest(name, folder, example_shape)
+    return load_prepared(_place(name, folder))
+
+
+def _place(name: str, folder: Path | None) -> Path:
+    return default_folder(name) if folder is None else folder
+
+
+def _checked_manifest(name: str, folder: Path | None, example_shape: tuple[int, ...]) -> Manifest:
+    place = _place(name, folder)
     if not (place / "manifest.json").exists():
         out = "" if folder is None else f" --out {folder}"
         raise DataError(
             place,
             f"the data set {name} is not prepared. Run `comln data prepare {name} ROOT{out}`, ROOT being your files.",
         )
-    found = read_manifest(place).example_shape
+    manifest = read_manifest(place)
+    found = manifest.example_shape
     if found != example_shape:
         raise DataError(place, f"its examples are of shape {found}, but the experiment is set for {example_shape}.")
-    return load_prepared(place)
+    return manifest

@@ -26,12 +26,17 @@ ORIENTATION = 0x0112
 
 
 def read_image(
-    path: Path, size: int | None, mode: Literal["RGB", "L"] = "RGB", crop: bool = False, upright: bool = False
+    path: Path,
+    size: int | None,
+    mode: Literal["RGB", "L"] = "RGB",
+    crop: bool = False,
+    upright: bool = False,
+    formats: tuple[str, ...] = FORMATS,
 ) -> np.ndarray:
     """Return the picture in a file as uint8, shape `(height, width, channel)`; see `decode_image`."""
     if (found := path.stat().st_size) > LARGEST_FILE:
         raise DataError(path, f"it is refused: {found} bytes are too many for a picture.")
-    return decode_image(path.read_bytes(), str(path), size, mode, crop, upright)
+    return decode_image(path.read_bytes(), str(path), size, mode, crop, upright, formats)
 
 
 def decode_image(
@@ -41,6 +46,7 @@ def decode_image(
     mode: Literal["RGB", "L"] = "RGB",
     crop: bool = False,
     upright: bool = False,
+    formats: tuple[str, ...] = FORMATS,
 ) -> np.ndarray:
     """Return a picture as uint8, shape `(height, width, channel)`. What is transparent is shown on white.
 
@@ -50,16 +56,17 @@ def decode_image(
     - `crop`: take the largest square in the middle, instead of squeezing the picture into a square.
     - `upright`: turn and mirror it as its EXIF data say, as programs do that show it. Without it, and where these data
       are damaged, the pixels stay as they are stored.
+    - `formats`: those that are read, by Pillow's names; of several pictures in a file the first.
 
-    **Raises:** `DataError` where it is damaged, of another format than PNG, JPEG, BMP, GIF or WebP, has more than
-    `MOST_PIXELS`, or numbers that `eight_bits` refuses.
+    **Raises:** `DataError` where it is damaged, of another format, has more than `MOST_PIXELS`, or numbers that
+    `eight_bits` refuses.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=formats)
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(name, f"it is refused: {image.width} x {image.height} pixels are too many.")
             image.load()
@@ -69,7 +76,7 @@ def decode_image(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(name, "it is refused: it claims too many pixels.") from None
     except UnidentifiedImageError:
-        raise DataError(name, f"it is not a picture in one of the formats {', '.join(FORMATS)}.") from None
+        raise DataError(name, f"it is not a picture in one of the formats {', '.join(formats)}.") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
         raise DataError(name, f"the picture is damaged ({error}). Get it again or remove it.") from error
     if size is not None and image.size != (size, size):

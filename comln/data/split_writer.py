@@ -1,6 +1,6 @@
 """Write one split of a prepared data set: whole or not at all."""
 
-__all__ = ["SplitWriter", "beside", "write_whole"]
+__all__ = ["SplitWriter", "beside", "whole_file", "write_whole"]
 
 import hashlib
 import io
@@ -67,7 +67,7 @@ class SplitWriter:
         """Write the blocks, yielding each; the files take their names after the last one."""
         self.new_array.parent.mkdir(parents=True, exist_ok=True)
         self.new_list.unlink(missing_ok=True)
-        with _whole(self.new_array) as file:
+        with whole_file(self.new_array) as file:
             file.write(self.header)
             for block in blocks:
                 file.write(np.ascontiguousarray(block).data)
@@ -98,12 +98,12 @@ def beside(folder: Path) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    with _whole(path) as file:
+    with whole_file(path) as file:
         file.write(content)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file under a temporary name, which takes its own when all is written and on the disk."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:

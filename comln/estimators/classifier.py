@@ -6,14 +6,13 @@ import abc
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from comln.estimators.coordinates import Coordinates
-from comln.estimators.example_weights import example_weights
+from comln.estimators.example_weights import class_weights, example_weights
 from comln.estimators.open_ways import CLOSED, OpenWaysCrossEntropy
 from comln.estimators.padded_flow import Settings, follow_padded
 from comln.estimators.padded_problem import PaddedProblem, padded_problem
@@ -77,7 +76,10 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of `predict_proba`."""
-        return np.log(self.predict_proba(X))
+        logits = self.decision_function(X)
+        if logits.ndim == 2:
+            return log_softmax(logits, axis=1)
+        return np.stack([log_expit(-logits), log_expit(logits)], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each example."""
@@ -98,22 +100,27 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             raise ValueError(f"A classifier needs examples of at least 2 classes, got 1 class: {self.classes_[0]}.")
         weights = example_weights(sample_weight, X)
         if self.class_weight is not None:
-            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
-            weights = weights * by_class[classes]
+            weights = weights * class_weights(self.class_weight, self.classes_, y, weights)[classes]
         kept = weights > 0
+        if not np.any(kept):
+            raise ValueError("No example has a positive weight: `class_weight` and `sample_weight` leave nothing.")
         if np.all(kept):
             return Support(X, classes, weights, kept)
         return Support(X[kept], classes[kept], weights[kept], kept)
 
-    def _begin(self, support: Support) -> tuple[Coordinates, StartingHead, PaddedProblem]:
-        """Return the coordinates to follow the flow in, where it begins, and the problem."""
+    def _begin(self, support: Support, infinite: bool) -> tuple[Coordinates, StartingHead, PaddedProblem]:
+        """Return the coordinates to follow the flow in, where it begins, and the problem.
+
+        - `infinite`: whether its limit is asked for, which is found by other means than by steps.
+        """
         ways = len(self.classes_)
-        start = starting_head(self.initial, ways, support.features.shape[1])
+        start = starting_head(self.initial, ways, support.features.shape[1], bool(self.proximal > 0))
         coordinates = Coordinates.of(
             support.features,
             support.weights,
             centred=self.standardize and self.fit_intercept,
             scaled=self.standardize,
+            always_turned=infinite,
         )
         problem = padded_problem(
             coordinates.examples,
@@ -123,11 +130,18 @@ class AbstractFlowClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
             self.fit_intercept,
             CLOSED,
             support.features.dtype,
+            tall=infinite,
         )
         return coordinates, start, problem
 
     def _settings(self, infinite: bool) -> Settings:
         return Settings(OpenWaysCrossEntropy(), self.tol, self.max_iter, bool(self.proximal > 0), infinite)
+
+    def _default_horizon(self, coordinates: Coordinates, start: StartingHead) -> float:
+        if start.horizon is not None:
+            # Learned in the features as they are: in coordinates divided by c, time runs c² times as fast.
+            return start.horizon * coordinates.scale**2
+        return DEFAULT_HORIZON / coordinates.mean_square
 
     def _follow(self, horizon: float, coordinates: Coordinates, start: StartingHead, problem: PaddedProblem) -> None:
         """Follow the flow to `horizon` and learn the head there."""
@@ -164,7 +178,9 @@ class GradientFlowClassifier(AbstractFlowClassifier):
       norm of an example.
     - `proximal`: $\lambda \ge 0$, pulls the weights, the intercept among them, to where they began.
     - `initial`: $W_0$: `"zeros"`; an array, shaped as `coef_` or `(way, feature)`; or the head that was meta-learned by
-      a run of COMLN, given as the run or its path, for examples that are embeddings by that run's network.
+      a run of COMLN, given as the run or its path, for examples that are embeddings by that run's network. As the run
+      itself moves it only without an intercept; of a run for another number of ways the flow starts from zero, with a
+      warning.
     - `fit_intercept`: whether to learn an intercept; it is the weight of a feature that is always one, and starts at
       zero.
     - `standardize`: divide all features by one number, after centring if there is an intercept, so that the mean
@@ -219,12 +235,9 @@ class GradientFlowClassifier(AbstractFlowClassifier):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GradientFlowClassifier":
         support = self._check(X, y, sample_weight)
-        coordinates, start, problem = self._begin(support)
-        horizon = self.horizon
-        if horizon is None and start.horizon is not None:
-            # Learned in the features as they are: in coordinates divided by c, time runs c² times as fast.
-            horizon = start.horizon * coordinates.scale**2
-        if horizon is None:
-            horizon = DEFAULT_HORIZON / coordinates.mean_square
-        self._follow(float(horizon), coordinates, start, problem)
+        horizon = None if self.horizon is None else float(self.horizon)
+        coordinates, start, problem = self._begin(support, infinite=horizon == np.inf)
+        self._follow(
+            self._default_horizon(coordinates, start) if horizon is None else horizon, coordinates, start, problem
+        )
         return self

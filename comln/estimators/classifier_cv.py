@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 
 from comln.estimators.classifier import DEFAULT_HORIZON, AbstractFlowClassifier, Support
@@ -17,8 +18,14 @@ from comln.estimators.padded_problem import PaddedProblem
 from comln.estimators.path_scores import PathScores, scores_along_path
 from comln.estimators.stacked_flow import Standardisation
 
+TIES = 10 * float(np.finfo(np.float32).eps)
+"""Scores are equal if they differ, relatively, by no more: the same share of right answers, summed in another order."""
+
 GRID = 10 ** np.linspace(0, 5, 16)
 """The horizons of the grid, for examples of mean squared norm one."""
+
+MOST_NAMED = 10
+"""Classes that a warning names."""
 
 PATH_TOL = 1e-2
 """Bound on the error of a step along the paths of the folds, which only have to tell horizons apart."""
@@ -35,11 +42,13 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
     **Arguments:**
     - `cv`: number of folds, 5 by default, or what `sklearn.model_selection.check_cv` takes: a splitter, or pairs of
       training and held-out indices. A class with fewer members than folds is held out in so many folds only. The only
-      member of a class is never held out, and a warning says so; where no class has two members, the horizon is 100
-      over the mean squared norm of an example (`DEFAULT_HORIZON`), with a warning.
+      member of a class is never held out, and a warning says so; where no class has two members, the horizon is, with
+      a warning, the default of a `GradientFlowClassifier`: 100 over the mean squared norm of an example, or the one
+      that the run in `initial` has learned.
     - `horizons`: the grid, in rising order; by default $10^0, 10^{1/3}, \dots, 10^5$ over the mean squared norm of an
       example.
-    - `scoring`: `"neg_log_loss"`, the mean log-likelihood, or `"accuracy"`, which few examples tell less exactly.
+    - `scoring`: `"neg_log_loss"`, the mean log-likelihood, or `"accuracy"`, which few examples tell less exactly. In
+      the mean over a fold, examples have the weights that they have in the loss.
     - `one_standard_error`: choose the smallest horizon whose mean score is within one standard error of the best one's
       (Breiman et al., 1984), rather than the best.
     - `proximal`, `initial`, `fit_intercept`, `standardize`, `class_weight`, `tol`, `max_iter`: as in
@@ -49,7 +58,8 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
     **Attributes:** those of `GradientFlowClassifier`, and `horizons_`, the horizons that were reached, shape
     `(horizon,)`; `scores_path_`, the scores there, shape `(fold, horizon)`. Both are empty where nothing was held out.
 
-    **Raises:** as `GradientFlowClassifier`.
+    **Raises:** as `GradientFlowClassifier`. A `ConvergenceWarning` says where `max_iter` ended the paths of the folds
+    before their scores fell.
 
     **Example:** five points on either side of zero, none of them hard.
 
@@ -93,11 +103,11 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         if self.scoring not in ("accuracy", "neg_log_loss"):
             raise ValueError(f'`scoring` must be "accuracy" or "neg_log_loss", got {self.scoring!r}.')
         support = self._check(X, y, sample_weight)
-        coordinates, start, problem = self._begin(support)
+        coordinates, start, problem = self._begin(support, infinite=False)
         held_out = self._held_out(support, X, y)
         if held_out is None:
             self.horizons_, self.scores_path_ = np.empty(0), np.empty((0, 0))
-            horizon = DEFAULT_HORIZON / coordinates.mean_square
+            horizon = self._default_horizon(coordinates, start)
         else:
             horizons = self._grid(coordinates)
             scores = self._scores(support, problem, *held_out, horizons)
@@ -135,17 +145,19 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
         fold = stratified_folds(support.classes, folds)
         if np.all(fold == NEVER):
             warnings.warn(
-                "No class has two examples, so that no horizon can be chosen by cross-validation: it is "
-                f"{DEFAULT_HORIZON:g} over the mean squared norm of an example. Use "
-                "GradientFlowClassifier(horizon=...) to set it.",
+                "No class has two examples, so that no horizon can be chosen by cross-validation: it is the default of "
+                f"GradientFlowClassifier ({DEFAULT_HORIZON:g} over the mean squared norm of an example, or what the "
+                "run in `initial` has learned). Use GradientFlowClassifier(horizon=...) to set it.",
                 UserWarning,
                 stacklevel=4,
             )
             return None
         if np.any(fold == NEVER):
             lonely = self.classes_[support.classes[fold == NEVER]].tolist()
+            more = f" and {len(lonely) - MOST_NAMED} more" if len(lonely) > MOST_NAMED else ""
             warnings.warn(
-                f"Classes with one example each take no part in the choice of the horizon: {lonely}.",
+                "Classes with one example each take no part in the choice of the horizon: "
+                f"{lonely[:MOST_NAMED]}{more}.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -171,15 +183,23 @@ class GradientFlowClassifierCV(AbstractFlowClassifier):
             self.scoring == "accuracy",
             self._settings(infinite=False)._replace(tol=max(self.tol, PATH_TOL)),
         )
-        if len(scores.accuracy) == 0:
+        if len(scores.accuracy) == 0 or not np.all(np.isfinite(scores.log_likelihood)):
             raise FlowFailed("The flow of a fold did not reach the first of `horizons`. Scale the features.")
+        if not scores.fell and len(scores.accuracy) < len(horizons):
+            warnings.warn(
+                f"The paths of the folds ended at horizon {horizons[len(scores.accuracy) - 1]:g} of up to "
+                f"{horizons[-1]:g}, for want of steps (max_iter={self.max_iter}). Raise `max_iter`, or pass shorter "
+                "`horizons`.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         return scores
 
     def _choose(self, scores: PathScores) -> float:
         by_score = scores.accuracy if self.scoring == "accuracy" else scores.log_likelihood
         self.scores_path_ = by_score.T
         mean, likelihood = np.mean(by_score, axis=1), np.mean(scores.log_likelihood, axis=1)
-        ties = np.flatnonzero(np.isclose(mean, np.max(mean), rtol=1e-9, atol=0))
+        ties = np.flatnonzero(np.isclose(mean, np.max(mean), rtol=TIES, atol=0))
         best = ties[np.argmax(likelihood[ties])]
         if self.one_standard_error and by_score.shape[1] > 1:
             error = np.std(by_score[best], ddof=1) / by_score.shape[1] ** 0.5

@@ -9,7 +9,8 @@ Three changes of coordinates, each of which leaves the logits as they are and is
 3. *Turn.* With fewer examples than features the flow never leaves the span of the examples (Böhning, 1992). With
    $A = \sqrt{w}\,\Phi = V \Lambda^{1/2} P$ the singular value decomposition of the weighted examples, their coordinates
    on the principal axes $P$ are $Z = \Phi P^\top$, at most $M$ numbers for an example, and
-   $W = W_0 + (\tilde W - W_0 P^\top) P$. Taken twice or with twice the weight, an example gives the same axes.
+   $W = W_0 + (\tilde W - W_0 P^\top) P$. Taken twice or with twice the weight, an example gives the same axes. The
+   decomposition costs $M^3$: of some thousand examples with hardly more features it would take longer than the flow.
 """
 
 __all__ = ["Coordinates"]
@@ -17,6 +18,12 @@ __all__ = ["Coordinates"]
 from dataclasses import dataclass
 
 import numpy as np
+
+WORTH_TURNING = 800
+"""Turning $M$ examples of $d$ features costs less than it saves if $M^2$ is at most this many times $d - M$.
+
+Ten times $M^3$ operations, against four for each of $M(d - M)$ numbers, 10 ways and 200 evaluations.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,29 @@ class Coordinates:
     mean_square: float
 
     @classmethod
-    def of(cls, features: np.ndarray, weights: np.ndarray, centred: bool, scaled: bool) -> "Coordinates":
-        """Return the coordinates for examples with positive `weights`, in double precision."""
+    def of(
+        cls, features: np.ndarray, weights: np.ndarray, centred: bool, scaled: bool, always_turned: bool = True
+    ) -> "Coordinates":
+        """Return the coordinates for examples with positive `weights`, in double precision.
+
+        - `always_turned`: turn where there are fewer examples than features, rather than only where that is worth it.
+        """
         features = features.astype(np.float64, copy=False)
         share = weights / np.sum(weights)
         centre = share @ features if centred else np.zeros(features.shape[1])
         moved = features - centre
-        mean_square = float(share @ np.einsum("md,md->m", moved, moved))
-        scale = mean_square**0.5 if scaled and mean_square > 0 else 1.0
+        root_mean_square = _root_mean_square(moved, share)
+        rounding = 4 * len(moved) ** 0.5 * np.finfo(np.float64).eps
+        if root_mean_square <= _root_mean_square(rounding * centre[None], np.ones(1)):
+            # All examples are the same, and what is left is rounding, which no scale may make large.
+            moved, root_mean_square = np.zeros_like(moved), 0.0
+        scale = root_mean_square if scaled and root_mean_square > 0 else 1.0
         if scale != 1.0:
             moved = moved / scale
-        mean_square = mean_square / scale**2 if mean_square > 0 else 1.0
-        if len(moved) >= moved.shape[1]:
+        ratio = root_mean_square / scale
+        mean_square = ratio * ratio if root_mean_square > 0 else 1.0
+        count, size = moved.shape
+        if count >= size or not (always_turned or count**2 <= WORTH_TURNING * (size - count)):
             return cls(moved, centre, scale, None, mean_square)
         root = np.sqrt(share)[:, None]
         weighted = root * moved
@@ -88,3 +106,16 @@ class Coordinates:
             if start is not None:
                 weights = weights + start
         return weights, intercept - weights @ self.centre
+
+
+def _root_mean_square(moved: np.ndarray, share: np.ndarray) -> float:
+    """Return the root mean squared norm of the rows, also where their squares overflow or vanish."""
+    with np.errstate(over="ignore", under="ignore"):
+        mean_square = float(share @ np.einsum("md,md->m", moved, moved))
+    if 1e-200 < mean_square < np.inf:
+        return mean_square**0.5
+    largest = float(np.max(np.abs(moved)))
+    if largest == 0.0 or not np.isfinite(largest):
+        return 0.0
+    relative = moved / largest
+    return largest * float(share @ np.einsum("md,md->m", relative, relative)) ** 0.5

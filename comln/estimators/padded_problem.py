@@ -25,8 +25,8 @@ class Traced(NamedTuple):
 class PaddedProblem(NamedTuple):
     """A problem in coordinates, padded: what is not there has weight zero, is zero, or is `CLOSED`.
 
-    There are at least as many rows of `examples` as columns, so that the flow is followed in the rows of the weights,
-    whatever the padding.
+    A tall one has at least as many rows of `examples` as columns, so that `comln.gradient_flow` follows it in the rows
+    of the weights, whatever the padding.
     """
 
     start: np.ndarray
@@ -47,16 +47,20 @@ def padded_problem(
     intercept: bool,
     closed: float,
     dtype: np.dtype,
+    tall: bool = True,
 ) -> PaddedProblem:
     """Return a problem padded to its buckets; with an `intercept`, a feature that is one stands first.
 
     - `start`: weights and intercept that the flow begins at, `None` for zeros.
     - `closed`: the label of a way that is not there.
+    - `tall`: whether there must be at least as many rows as columns.
     """
     count, size = examples.shape
     ways = labels.shape[1]
     columns = bucket(size + intercept, least=8)
-    rows = max(bucket(count, least=16), columns)
+    rows = bucket(count, least=16)
+    if tall:
+        rows = max(rows, columns)
     table = np.zeros((rows, columns), dtype)
     table[:count, intercept : size + intercept] = examples
     table[:count, :intercept] = 1.0

@@ -27,10 +27,14 @@ PATIENCE = 2
 
 
 class PathScores(NamedTuple):
-    """Scores of the held-out examples, the larger the better, at the horizons that were reached; `(horizon, fold)`."""
+    """Scores of the held-out examples, the larger the better, at the horizons that were reached; `(horizon, fold)`.
+
+    - `fell`: whether the path ended because they fell.
+    """
 
     accuracy: np.ndarray
     log_likelihood: np.ndarray
+    fell: bool
 
 
 class _Scores(NamedTuple):
@@ -61,7 +65,7 @@ def scores_along_path(
     """
     dtype = np.dtype(np.float32)
     with in_precision_of(dtype):
-        accuracy, likelihood, visited = _program(settings, standardisation, by_accuracy)(
+        accuracy, likelihood, visited, fell = _program(settings, standardisation, by_accuracy)(
             PaddedProblem(*(array.astype(dtype, copy=False) for array in problem)),
             training.astype(dtype),
             held_out.astype(dtype),
@@ -69,7 +73,7 @@ def scores_along_path(
             np.asarray(proximal, dtype),
         )
         count = int(visited)
-        return PathScores(np.asarray(accuracy)[:count], np.asarray(likelihood)[:count])
+        return PathScores(np.asarray(accuracy)[:count], np.asarray(likelihood)[:count], bool(fell))
 
 
 @functools.cache
@@ -78,7 +82,7 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
     @at_highest_precision
     def walk(
         problem: PaddedProblem, training: Array, held_out: Array, horizons: Array, proximal: Array
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Array, Array, Array, Array]:
         stack = Stack.of(problem.traced(), training, proximal, standardisation)
         share = held_out / jnp.sum(held_out, axis=1, keepdims=True)
         classes = jnp.argmax(stack.labels, axis=0)
@@ -114,6 +118,7 @@ def _program(settings: Settings, standardisation: Standardisation, by_accuracy: 
             settings.tol,
             settings.max_iter,
         )
-        return ending.carry.accuracy, ending.carry.log_likelihood, ending.visited
+        scores = ending.carry
+        return scores.accuracy, scores.log_likelihood, ending.visited, scores.falls >= PATIENCE
 
     return walk

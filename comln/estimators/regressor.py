@@ -116,4 +116,6 @@ class GradientFlowRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"`initial` must have a row for each of {targets} targets, a column for each of {features} features, "
                 f"got shape {start.shape}."
             )
+        if not np.all(np.isfinite(start)):
+            raise ValueError("`initial` must hold finite numbers.")
         return start

@@ -96,7 +96,9 @@ class Stack(NamedTuple):
         zero = self.zero()
         way, feature = (jnp.arange(zero.shape[axis], dtype=zero.dtype) for axis in (0, 2))
         pattern = jnp.cos(1 + 2 * way)[:, None, None] * jnp.sin(1 + feature)[None, None, :] + zero
-        return self._replace(proximal=jnp.zeros_like(self.proximal)).multiply_hessian(zero, pattern)
+        product = self._replace(proximal=jnp.zeros_like(self.proximal)).multiply_hessian(zero, pattern)
+        # Where the start is so sure of everything that nothing curves yet, any direction will do until it does.
+        return jnp.where(jnp.any(product != 0), product, pattern)
 
     def logits(self, state: Float[Array, "way fold feature"]) -> Float[Array, "way fold example"]:
         """Return the logits of all examples, held out or not, at `state`."""

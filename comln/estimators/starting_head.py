@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 
@@ -20,11 +21,12 @@ class StartingHead(NamedTuple):
     horizon: float | None
 
 
-def starting_head(initial: Any, ways: int, features: int) -> StartingHead:
+def starting_head(initial: Any, ways: int, features: int, pulled: bool = False) -> StartingHead:
     """Return the head that `initial` means for this many ways and features, or raise `ValueError`.
 
     - `initial`: `"zeros"`; an array of shape `(way, feature)`, for two ways also `(1, feature)`, as `coef_` has it; a
       `comln.run.Run`, or the path of one.
+    - `pulled`: whether the flow has a proximal term of its own.
 
     >>> starting_head("zeros", 3, 4).weights is None
     True
@@ -33,8 +35,8 @@ def starting_head(initial: Any, ways: int, features: int) -> StartingHead:
     """
     if isinstance(initial, str) and initial == "zeros":
         return StartingHead(None, None)
-    if not isinstance(initial, np.ndarray | list | tuple):
-        return _of_run(initial, ways, features)
+    if not isinstance(initial, np.ndarray | jax.Array | list | tuple):
+        return _of_run(initial, ways, features, pulled)
     weights = np.asarray(initial, np.float64)
     if ways == 2 and weights.shape == (1, features):
         weights = np.concatenate([-weights, weights]) / 2
@@ -43,10 +45,12 @@ def starting_head(initial: Any, ways: int, features: int) -> StartingHead:
             f"`initial` must have a row for each of {ways} classes and a column for each of {features} features, got "
             f"shape {weights.shape}."
         )
+    if not np.all(np.isfinite(weights)):
+        raise ValueError("`initial` must hold finite numbers.")
     return StartingHead(weights, None)
 
 
-def _of_run(initial: Any, ways: int, features: int) -> StartingHead:
+def _of_run(initial: Any, ways: int, features: int, pulled: bool) -> StartingHead:
     # Imported here: a run needs much that an estimator does not.
     from comln.learners.comln import COMLN, InitialHead
     from comln.run import Run, load_run
@@ -66,8 +70,18 @@ def _of_run(initial: Any, ways: int, features: int) -> StartingHead:
             f"The run of `initial` makes embeddings of {size} numbers, but X has {features} features. Pass embeddings "
             "that this run has made."
         )
-    if note := learner.ways_note(ways):
-        warnings.warn(note, UserWarning, stacklevel=2)
+    notes = [learner.ways_note(ways)]
+    if learner.proximal > 0 and not pulled:
+        notes.append(
+            f"The run moves with a proximal term, this flow with none: pass proximal={learner.proximal:g} and "
+            "standardize=False."
+        )
+    if learner.support_smoothing > 0:
+        notes.append("The run smooths the labels of its support; this flow takes them as they are.")
+    if learner.task_horizon is not None:
+        notes.append("The run has a horizon for each task; this flow takes the one that they share.")
+    for note in filter(None, notes):
+        warnings.warn(note, UserWarning, stacklevel=5)
     learned = learner.initial_weights
     weights = np.asarray(learned, np.float64) if learned is not None and len(learned) == ways else None
     return StartingHead(weights, float(learner.horizon))

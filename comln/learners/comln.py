@@ -121,7 +121,7 @@ class COMLN(AbstractLearner):
         """Return the horizon of a task with this support set."""
         if self.task_horizon is None:
             return self.horizon
-        return self.horizon * self.task_horizon(support, LinearHead(self._start(support))(support.inputs))
+        return self.horizon * self.task_horizon(support, LinearHead(self.start_for(support))(support.inputs))
 
     def adapt(self, support: Examples, key: PRNGKeyArray | None = None) -> tuple[LinearHead, AdaptationInfo]:
         return self.adapt_for(self.horizon_for(support), support)
@@ -129,7 +129,7 @@ class COMLN(AbstractLearner):
     def adapt_for(self, horizon: Scalar, support: Examples) -> tuple[LinearHead, AdaptationInfo]:
         """Return the head that the flow reaches at another `horizon` than the learned one."""
         weights, info = gradient_flow(
-            self._start(support),
+            self.start_for(support),
             support.inputs,
             smooth_labels(support.labels, self.support_smoothing),
             horizon,
@@ -140,7 +140,8 @@ class COMLN(AbstractLearner):
         )
         return LinearHead(weights), AdaptationInfo(info.result == FlowResult.successful, info.steps)
 
-    def _start(self, support: Examples) -> Float[Array, "way feature"]:
+    def start_for(self, support: Examples) -> Float[Array, "way feature"]:
+        """Return the weights that the flow of a task with this support set starts from."""
         ways, size = support.labels.shape[1], support.inputs.shape[1]
         match self.initial_head:
             case InitialHead.PROTOTYPES:

@@ -3,6 +3,7 @@
 __all__ = ["IMAML", "ConjugateGradients", "ProximalPull"]
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,12 @@ class ConjugateGradients:
     iterations: int = 5
     damping: float = 0.0
     shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"Conjugate gradients take at least 1 iteration, got {self.iterations}.")
+        if not (0 <= self.damping < math.inf and 0 <= self.shift < math.inf):
+            raise ValueError(f"Damping and shift must be at least 0 and finite, got {self.damping} and {self.shift}.")
 
 
 class IMAML(AbstractLearner):

@@ -11,6 +11,7 @@ import tyro
 
 from comln.backbones import Normalisation
 from comln.data.glyphs import load_glyphs
+from comln.data.input_form import Ink, InputForm
 from comln.data.prepared import PreparedData, PreparedEmbeddings
 from comln.data.sampling import EpisodeShape
 from comln.data.source import Split
@@ -32,6 +33,10 @@ class GlyphsData:
     def load(self) -> dict[str, Split]:
         """Return the splits train (Latin and common), val (Greek) and test (Cyrillic, Armenian, Georgian)."""
         return load_glyphs()
+
+    def input_form(self) -> InputForm:
+        """Return what the network expects of an image."""
+        return InputForm(self.example_shape, ink=Ink.CENTRED)
 
 
 DataConfig = GlyphsData | PreparedData | PreparedEmbeddings

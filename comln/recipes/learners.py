@@ -4,6 +4,7 @@ __all__ = [
     "ANILConfig",
     "CAVIAConfig",
     "COMLNConfig",
+    "FlowMethod",
     "HorizonOf",
     "IMAMLConfig",
     "LEOConfig",
@@ -25,12 +26,13 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, cast
 
 import jax
 
 from comln.backbones import AbstractBackbone, FilmConv4
 from comln.backbones.layers import convolve, convolve_by_patches
+from comln.flow.integrator import Dopri5, Integrator, Rodas4, Tsit5
 from comln.learners import (
     ANIL,
     CAVIA,
@@ -94,8 +96,33 @@ class Setting:
         return jax.random.split(self.key)[1]
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Which numbers a setting may be, as a test and in words."""
+
+    holds: Callable[[float | int], bool]
+    words: str
+
+
+Finite = Annotated[float, _Range(math.isfinite, "finite")]
+Positive = Annotated[float, _Range(lambda x: 0 < x < math.inf, "above 0 and finite")]
+NotNegative = Annotated[float, _Range(lambda x: 0 <= x < math.inf, "at least 0 and finite")]
+Share = Annotated[float, _Range(lambda x: 0 <= x < 1, "at least 0 and below 1")]
+Count = Annotated[int, _Range(lambda x: x >= 0, "at least 0")]
+CountFrom1 = Annotated[int, _Range(lambda x: x >= 1, "at least 1")]
+"""Types of settings, each with the numbers that it may be."""
+
+
 class AbstractLearnerConfig(abc.ABC):
-    """What can be set of a method."""
+    """What can be set of a method: the fields of a data class, whose types say which numbers they may be."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for the first setting that is not in its range."""
+        for setting in dataclasses.fields(cast(Any, self)):
+            value = getattr(self, setting.name)
+            for allowed in getattr(setting.type, "__metadata__", ()):
+                if isinstance(allowed, _Range) and not allowed.holds(value):
+                    raise ValueError(f"The learner's {setting.name} must be {allowed.words}, got {value}.")
 
     @abc.abstractmethod
     def build(self, setting: Setting) -> AbstractLearner:
@@ -110,28 +137,6 @@ class AbstractLearnerConfig(abc.ABC):
         return False
 
 
-@dataclass(frozen=True)
-class _Range:
-    """Which numbers a setting may be, as a test and in words."""
-
-    holds: Callable[[float | int], bool]
-    words: str
-
-
-FINITE = _Range(math.isfinite, "finite")
-POSITIVE = _Range(lambda x: 0 < x < math.inf, "above 0 and finite")
-AT_LEAST_0 = _Range(lambda x: 0 <= x < math.inf, "at least 0 and finite")
-AT_LEAST_1 = _Range(lambda x: 1 <= x < math.inf, "at least 1")
-SHARE = _Range(lambda x: 0 <= x < 1, "at least 0 and below 1")
-
-
-def _check(**settings: tuple[float | int, _Range]) -> None:
-    """Raise `ValueError` for the first setting that is not in its range."""
-    for name, (value, allowed) in settings.items():
-        if not allowed.holds(value):
-            raise ValueError(f"The learner's {name} must be {allowed.words}, got {value}.")
-
-
 def _with_steps(learner: Any, steps: int) -> AbstractLearner:
     return dataclasses.replace(learner, steps=steps)
 
@@ -143,30 +148,51 @@ class HorizonOf(enum.StrEnum):
     EACH_TASK = "each-task"
 
 
+class FlowMethod(enum.StrEnum):
+    """How the flow is followed: as the classes of these names in `comln.flow.integrator` do."""
+
+    TSIT5 = "tsit5"
+    DOPRI5 = "dopri5"
+    RODAS4 = "rodas4"
+    EULER = "euler"
+
+
 @dataclass(frozen=True)
 class COMLNConfig(AbstractLearnerConfig):
     """COMLN: a linear head that follows the gradient flow of the support loss for a learned time."""
 
-    initial_horizon: float = 10.0
+    initial_horizon: Positive = 10.0
     """T before training"""
     initial_head: InitialHead = InitialHead.LEARNED
     """where the flow starts"""
-    proximal: float = 0.0
+    proximal: NotNegative = 0.0
     """pull towards the start, lambda"""
-    support_smoothing: float = 0.0
+    support_smoothing: Share = 0.0
     """share of each support label spread over the other classes"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """the same for query labels, in training"""
     horizon_of: HorizonOf = HorizonOf.ALL_TASKS
     """whether all tasks share T, or each has its own, by statistics of its support"""
+    integrator: FlowMethod = FlowMethod.TSIT5
+    """how the flow is followed: Tsitouras' pair, that of Dormand and Prince, an implicit one, or gradient descent"""
+    euler_step: Positive = 0.1
+    """length of a step of gradient descent (euler), in units of T"""
 
-    def __post_init__(self) -> None:
-        _check(
-            initial_horizon=(self.initial_horizon, POSITIVE),
-            proximal=(self.proximal, AT_LEAST_0),
-            support_smoothing=(self.support_smoothing, SHARE),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
+    def flow_integrator(self) -> Integrator:
+        """Return what follows the flow.
+
+        >>> COMLNConfig(integrator=FlowMethod.EULER).flow_integrator().method
+        Euler(step=0.1)
+        """
+        match self.integrator:
+            case FlowMethod.TSIT5:
+                return Integrator(method=Tsit5())
+            case FlowMethod.DOPRI5:
+                return Integrator(method=Dopri5())
+            case FlowMethod.RODAS4:
+                return Integrator(method=Rodas4())
+            case FlowMethod.EULER:
+                return Integrator.euler(self.euler_step)
 
     def build(self, setting: Setting) -> AbstractLearner:
         head_key = setting.head_key()
@@ -182,6 +208,7 @@ class COMLNConfig(AbstractLearnerConfig):
             proximal=self.proximal,
             support_smoothing=self.support_smoothing,
             query_smoothing=self.query_smoothing,
+            integrator=self.flow_integrator(),
             task_horizon=factor,
         )
 
@@ -190,24 +217,16 @@ class COMLNConfig(AbstractLearnerConfig):
 class ANILConfig(AbstractLearnerConfig):
     """ANIL: a linear head adapted by a few steps of gradient descent."""
 
-    step: float = 5.0
+    step: NotNegative = 5.0
     """size of an inner step, on the mean support loss"""
-    steps: int = 5
+    steps: Count = 5
     """inner steps in training"""
-    test_steps: int = 10
+    test_steps: Count = 10
     """inner steps in evaluation"""
     inner_gradient: InnerGradient = InnerGradient.EXACT
     """whether meta-gradients go through the gradients of the steps"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            step=(self.step, AT_LEAST_0),
-            steps=(self.steps, AT_LEAST_0),
-            test_steps=(self.test_steps, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return ANIL.init(
@@ -228,24 +247,16 @@ class ANILConfig(AbstractLearnerConfig):
 class MAMLConfig(AbstractLearnerConfig):
     """MAML: a whole network adapted by a few steps of gradient descent."""
 
-    step: float = 0.2
+    step: NotNegative = 0.2
     """size of an inner step, on the mean support loss"""
-    steps: int = 5
+    steps: Count = 5
     """inner steps in training"""
-    test_steps: int = 10
+    test_steps: Count = 10
     """inner steps in evaluation"""
     inner_gradient: InnerGradient = InnerGradient.EXACT
     """whether meta-gradients go through the gradients of the steps; first-order is first-order MAML"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            step=(self.step, AT_LEAST_0),
-            steps=(self.steps, AT_LEAST_0),
-            test_steps=(self.test_steps, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MAML.init(
@@ -269,24 +280,16 @@ class MAMLConfig(AbstractLearnerConfig):
 class MetaSGDConfig(AbstractLearnerConfig):
     """Meta-SGD: a whole network adapted with a learned step size for every weight."""
 
-    initial_step: float = 0.1
+    initial_step: Finite = 0.1
     """every step size before training"""
-    steps: int = 1
+    steps: Count = 1
     """inner steps in training"""
-    test_steps: int = 1
+    test_steps: Count = 1
     """inner steps in evaluation"""
     inner_gradient: InnerGradient = InnerGradient.EXACT
     """whether meta-gradients go through the gradients of the steps"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            initial_step=(self.initial_step, FINITE),
-            steps=(self.steps, AT_LEAST_0),
-            test_steps=(self.test_steps, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaSGD.init(
@@ -310,27 +313,18 @@ class MetaSGDConfig(AbstractLearnerConfig):
 class CAVIAConfig(AbstractLearnerConfig):
     """CAVIA: a context vector adapted by gradient descent, which bends a shared network to the task."""
 
-    context_size: int = 100
+    context_size: CountFrom1 = 100
     """numbers of the context"""
-    step: float = 1.0
+    step: NotNegative = 1.0
     """size of an inner step, on the mean support loss"""
-    steps: int = 2
+    steps: Count = 2
     """inner steps in training"""
-    test_steps: int = 2
+    test_steps: Count = 2
     """inner steps in evaluation"""
     inner_gradient: InnerGradient = InnerGradient.EXACT
     """whether meta-gradients go through the gradients of the steps"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            context_size=(self.context_size, AT_LEAST_1),
-            step=(self.step, AT_LEAST_0),
-            steps=(self.steps, AT_LEAST_0),
-            test_steps=(self.test_steps, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         if not isinstance(setting.network, Conv4Config):
@@ -366,13 +360,13 @@ class CAVIAConfig(AbstractLearnerConfig):
 class IMAMLConfig(AbstractLearnerConfig):
     """iMAML: a whole network adapted near its start, differentiated at the optimum."""
 
-    step: float = 0.1
+    step: NotNegative = 0.1
     """size of an inner step, on the mean support loss"""
-    steps: int = 10
+    steps: Count = 10
     """inner steps in training"""
-    test_steps: int = 10
+    test_steps: Count = 10
     """inner steps in evaluation"""
-    proximal: float = 0.5
+    proximal: Positive = 0.5
     """pull towards the start, lambda"""
     solver: ConjugateGradients = field(default=ConjugateGradients())
     """of the linear system of the implicit gradient"""
@@ -380,20 +374,8 @@ class IMAMLConfig(AbstractLearnerConfig):
     """where the pull acts on the way, in training"""
     test_pull: ProximalPull = ProximalPull.EVERY_STEP
     """the same in evaluation"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            step=(self.step, AT_LEAST_0),
-            steps=(self.steps, AT_LEAST_0),
-            test_steps=(self.test_steps, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-            proximal=(self.proximal, POSITIVE),
-            iterations=(self.solver.iterations, AT_LEAST_1),
-            damping=(self.solver.damping, AT_LEAST_0),
-            shift=(self.solver.shift, AT_LEAST_0),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return IMAML.init(
@@ -420,21 +402,14 @@ class IMAMLConfig(AbstractLearnerConfig):
 class LeapConfig(AbstractLearnerConfig):
     """LEAP: a whole network adapted by gradient descent from where all tasks' paths are short."""
 
-    step: float = 0.3
+    step: NotNegative = 0.3
     """size of an inner step, on the mean support loss"""
-    steps: int = 10
+    steps: CountFrom1 = 10
     """inner steps in training"""
-    test_steps: int = 10
+    test_steps: Count = 10
     """inner steps in evaluation"""
     measure: PathMeasure = PathMeasure.LENGTH
     """what is made small of a path"""
-
-    def __post_init__(self) -> None:
-        _check(
-            step=(self.step, AT_LEAST_0),
-            steps=(self.steps, AT_LEAST_1),
-            test_steps=(self.test_steps, AT_LEAST_0),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return Leap.init(
@@ -452,43 +427,28 @@ class LeapConfig(AbstractLearnerConfig):
 class LEOConfig(AbstractLearnerConfig):
     """LEO: a linear head decoded from a latent code, which gradient descent adapts."""
 
-    latent_size: int = 64
+    latent_size: CountFrom1 = 64
     """numbers of a class's code"""
-    latent_step: float = 1.0
+    latent_step: NotNegative = 1.0
     """every step size in the code, before training"""
-    weight_step: float = 1e-3
+    weight_step: NotNegative = 1e-3
     """every step size in the weights, before training"""
-    steps_in_latents: int = 5
+    steps_in_latents: Count = 5
     """inner steps of the code"""
-    steps_in_weights: int = 5
+    steps_in_weights: Count = 5
     """inner steps of the weights, after those of the code"""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """share of the coordinates of an embedding set to zero, in training"""
-    kl_weight: float = 1e-3
+    kl_weight: NotNegative = 1e-3
     """of the divergence of the code from a normal distribution"""
-    encoder_penalty: float = 1e-9
+    encoder_penalty: NotNegative = 1e-9
     """on how far the steps move the code"""
-    l2_penalty: float = 1e-8
+    l2_penalty: NotNegative = 1e-8
     """on encoder, relation network and decoder"""
-    orthogonality_penalty: float = 1e-3
+    orthogonality_penalty: NotNegative = 1e-3
     """on correlations between the decoder's rows"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            latent_size=(self.latent_size, AT_LEAST_1),
-            latent_step=(self.latent_step, AT_LEAST_0),
-            weight_step=(self.weight_step, AT_LEAST_0),
-            steps_in_latents=(self.steps_in_latents, AT_LEAST_0),
-            steps_in_weights=(self.steps_in_weights, AT_LEAST_0),
-            dropout=(self.dropout, SHARE),
-            kl_weight=(self.kl_weight, AT_LEAST_0),
-            encoder_penalty=(self.encoder_penalty, AT_LEAST_0),
-            l2_penalty=(self.l2_penalty, AT_LEAST_0),
-            orthogonality_penalty=(self.orthogonality_penalty, AT_LEAST_0),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return LEO.init(setting.backbone(), setting.head_key(), **dataclasses.asdict(self))
@@ -498,16 +458,10 @@ class LEOConfig(AbstractLearnerConfig):
 class MetaOptNetRidgeConfig(AbstractLearnerConfig):
     """MetaOptNet with ridge regression onto the labels as the head."""
 
-    regularisation: float = 50.0
+    regularisation: Positive = 50.0
     """weight of the squared norm beside the sum of squares"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            regularisation=(self.regularisation, POSITIVE),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaOptNetRidge.init(setting.backbone(), self.regularisation, self.query_smoothing)
@@ -517,22 +471,14 @@ class MetaOptNetRidgeConfig(AbstractLearnerConfig):
 class MetaOptNetSVMConfig(AbstractLearnerConfig):
     """MetaOptNet with a support vector machine as the head."""
 
-    bound: float = 0.1
+    bound: Positive = 0.1
     """C, of the dual variables"""
-    iterations: int = 15
+    iterations: CountFrom1 = 15
     """of the solver, in training"""
-    test_iterations: int = 15
+    test_iterations: CountFrom1 = 15
     """of the solver, in evaluation"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            bound=(self.bound, POSITIVE),
-            iterations=(self.iterations, AT_LEAST_1),
-            test_iterations=(self.test_iterations, AT_LEAST_1),
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return MetaOptNetSVM.init(setting.backbone(), self.bound, self.iterations, self.query_smoothing)
@@ -546,19 +492,12 @@ class MetaOptNetSVMConfig(AbstractLearnerConfig):
 class R2D2Config(AbstractLearnerConfig):
     """R2D2: ridge regression with a bias as the head."""
 
-    regularisation: float = 1.0
+    regularisation: Positive = 1.0
     """weight of the squared norm beside the mean of squares"""
-    initial_scale: float = 1.0
+    initial_scale: Finite = 1.0
     """of the logits, before training"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            regularisation=(self.regularisation, POSITIVE),
-            query_smoothing=(self.query_smoothing, SHARE),
-            initial_scale=(self.initial_scale, FINITE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return R2D2.init(setting.backbone(), self.regularisation, self.initial_scale, self.query_smoothing)
@@ -568,19 +507,12 @@ class R2D2Config(AbstractLearnerConfig):
 class LRD2Config(AbstractLearnerConfig):
     """LRD2: logistic regression with a bias by Newton's method as the head."""
 
-    regularisation: float = 1.0
+    regularisation: Positive = 1.0
     """weight of half the squared norm beside the sum of the losses"""
-    iterations: int = 5
+    iterations: CountFrom1 = 5
     """Newton steps"""
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            regularisation=(self.regularisation, POSITIVE),
-            query_smoothing=(self.query_smoothing, SHARE),
-            iterations=(self.iterations, AT_LEAST_1),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return LRD2(
@@ -595,13 +527,8 @@ class LRD2Config(AbstractLearnerConfig):
 class ProtoNetConfig(AbstractLearnerConfig):
     """ProtoNet: the nearest class mean."""
 
-    query_smoothing: float = 0.0
+    query_smoothing: Share = 0.0
     """share of each query label spread over the other classes, in training"""
-
-    def __post_init__(self) -> None:
-        _check(
-            query_smoothing=(self.query_smoothing, SHARE),
-        )
 
     def build(self, setting: Setting) -> AbstractLearner:
         return ProtoNet(setting.backbone(), self.query_smoothing)

@@ -99,6 +99,7 @@ def _comln(experiment: Experiment) -> Original:
         from_code="T starts at 1; 15 queries; no weight decay on T",
         chosen=_phrases(
             tasks,
+            "the flow is followed by Tsitouras' method, where the authors take that of Dormand and Prince",
             "all updates are made, where the caption of the paper's Figure 5 speaks of early stopping without a rule",
             _unless_fixed(experiment, "running batch statistics; embeddings divided by the root of their size"),
             _if_varied(experiment, "images are varied as by Lee et al., of which the paper is silent"),

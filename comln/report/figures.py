@@ -1,6 +1,6 @@
 """Figures of a run, each as an SVG string that takes its text colour from the page around it."""
 
-__all__ = ["accuracy_along_path", "horizon_over_training", "learning_curves"]
+__all__ = ["accuracy_along_path", "confusion_matrix", "horizon_over_training", "learning_curves", "reliability"]
 
 import io
 import re
@@ -10,6 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from comln.report.calibration import Calibration
+from comln.report.confusion import Confusion
 
 BLUE, ORANGE, GREEN = "#3b7dd8", "#d9822b", "#2c9c69"
 NEUTRAL = "#7f8790"
@@ -57,6 +60,42 @@ def accuracy_along_path(
     axes.set_ylim(0, 103)
     _label(axes, "time t at which the flow is stopped", "test accuracy (%)")
     return _svg(figure, "Test accuracy along the flow")
+
+
+def reliability(found: Calibration) -> str:
+    """Return how often predictions are right against their probability, and how many there are of each."""
+    figure, (axes, numbers) = _figure(2)
+    axes.plot([0, 100], [0, 100], color=NEUTRAL, linestyle=":", linewidth=1.2)
+    axes.plot(100 * found.confidence, 100 * found.accuracy, color=BLUE, linewidth=1.8, marker="o", markersize=4)
+    axes.set(xlim=(0, 103), ylim=(0, 103))
+    _label(axes, "probability of the predicted class (%)", "predictions that are right (%)")
+    numbers.bar(100 * found.confidence, found.count / np.sum(found.count) * 100, width=4.0, color=BLUE, alpha=0.6)
+    numbers.set_xlim(0, 103)
+    _label(numbers, "probability of the predicted class (%)", "share of the predictions (%)")
+    return _svg(figure, "Reliability of the probabilities")
+
+
+def confusion_matrix(found: Confusion) -> str:
+    """Return the share of each class's queries that was taken for each class, where both were in the task."""
+    count = len(found.class_names)
+    figure, (axes,) = _figure(1)
+    side = 2.2 + 0.16 * count
+    figure.set_size_inches(side + 0.8, side)
+    shares = 100 * found.shares
+    mesh = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="cividis", vmin=0, vmax=100, edgecolors="face")
+    axes.invert_yaxis()
+    places = np.arange(count) + 0.5
+    # A dollar sign in a name would begin a formula.
+    names = [name.replace("$", r"\$") for name in found.class_names]
+    axes.set_xticks(places, names, rotation=90, fontsize=6)
+    axes.set_yticks(places, names, fontsize=6)
+    bar = figure.colorbar(mesh, ax=axes, label="share (%)")
+    bar.ax.tick_params(colors=NEUTRAL)
+    bar.ax.yaxis.label.set_color(NEUTRAL)
+    _label(axes, "taken for", "class")
+    axes.grid(visible=False)
+    axes.set_aspect("equal")
+    return _svg(figure, "Confusion of the test classes")
 
 
 def _figure(count: int) -> tuple[Figure, list[Axes]]:

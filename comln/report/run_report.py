@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that asks for no other, light and dark, without scripts."""
 
-__all__ = ["RunReport", "write_report"]
+__all__ = ["Predictions", "RunReport", "write_report"]
 
 import html
 import json
@@ -13,7 +13,34 @@ from typing import Any
 
 import numpy as np
 
+from comln.report.calibration import calibration
+from comln.report.confusion import Confusion, confusion
 from comln.report.episode_page import EpisodePicture, episode_html
+
+CLASSES_DRAWN = 40
+"""A confusion matrix of more classes than this could not be read."""
+PAIRS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the learner made of the queries of some test tasks whose adaptation worked.
+
+    - `class_names`: of the split.
+    - `classes_of`: the class of each way, shape `(task, way)`.
+    - `ways`: the right way of each query, shape `(task, query)`.
+    - `probabilities`: shape `(task, query, way)`.
+    """
+
+    class_names: tuple[str, ...]
+    classes_of: np.ndarray
+    ways: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The way that each query is taken for, shape `(task, query)`."""
+        return np.argmax(self.probabilities, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -25,7 +52,8 @@ class RunReport:
     - `metrics`: one dictionary an update: step, loss, accuracy, and horizon where the learner has one.
     - `accuracy`, `ci95` (in [0, 1]), `tasks`, `failed`, `ways`, `shots`, `normalisation`: the final evaluation.
     - `learned_horizon`, `horizons`, `accuracy_at`, `ci95_at`: test accuracy along the flow, where there is one.
-    - `episodes`: some test tasks.
+    - `predictions`: of test tasks; `None` where no adaptation worked.
+    - `episodes`: some of them, each with a heading.
     """
 
     title: str
@@ -43,7 +71,8 @@ class RunReport:
     horizons: np.ndarray | None
     accuracy_at: np.ndarray | None
     ci95_at: np.ndarray | None
-    episodes: Sequence[EpisodePicture]
+    predictions: Predictions | None
+    episodes: Sequence[tuple[str, EpisodePicture]]
 
 
 def write_report(report: RunReport, folder: Path) -> Path:
@@ -78,8 +107,14 @@ Batch statistics: {html.escape(report.normalisation)}.{failed}</p>
 def _sections(report: RunReport) -> Iterator[tuple[str, str]]:
     yield "Training", _training(report)
     yield "Accuracy along the flow", _path(report)
-    pictures = "".join(f"<div class='scroll'>{episode_html(picture)}</div>" for picture in report.episodes)
-    yield "Example tasks", pictures
+    if report.predictions is not None:
+        yield "Calibration", _calibration(report.predictions)
+        yield "Confusion", _confusion(report.predictions)
+    pictures = (
+        f"<h3>{html.escape(heading)}</h3><div class='scroll'>{episode_html(picture)}</div>"
+        for heading, picture in report.episodes
+    )
+    yield "The best and the worst tasks", "".join(pictures)
     yield "Configuration", _table(report.configuration)
     yield "Repeat this run", f"<pre>{html.escape(report.command)}</pre>"
 
@@ -117,6 +152,48 @@ def _path(report: RunReport) -> str:
     return f"<div class='figures'>{figure}</div>{note}"
 
 
+def _calibration(predictions: Predictions) -> str:
+    from comln.report.figures import reliability
+
+    ways = predictions.probabilities.shape[-1]
+    found = calibration(predictions.probabilities.reshape(-1, ways), predictions.ways.ravel())
+    note = (
+        f"<p>Expected calibration error: <strong>{100 * found.expected_error:.1f} %</strong>, over "
+        f"{int(np.sum(found.count)):,} predictions of {len(predictions.ways)} test tasks. Points below the dotted line "
+        "are more confident than right.</p>"
+    )
+    return f"<div class='figures'>{reliability(found)}</div>{note}"
+
+
+def _confusion(predictions: Predictions) -> str:
+    from comln.report.figures import confusion_matrix
+
+    found = confusion(predictions.class_names, predictions.classes_of, predictions.ways, predictions.predicted)
+    drawn = found.hardest(CLASSES_DRAWN)
+    note = (
+        f"<p>Of {len(found.class_names)} classes, the {len(drawn.class_names)} with most mistakes. "
+        if len(drawn.class_names) < len(found.class_names)
+        else "<p>"
+    )
+    return (
+        f"<div class='figures scroll'>{confusion_matrix(drawn)}</div>"
+        f"{note}Blank where two classes never met in a task.</p>{_pairs(found)}"
+    )
+
+
+def _pairs(found: Confusion) -> str:
+    pairs = list(found.worst(PAIRS_SHOWN))
+    if not pairs:
+        return "<p>No query was taken for another class.</p>"
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(other)}</td>"
+        f"<td>{times} of {possible} ({100 * times / possible:.0f} %)</td></tr>"
+        for name, other, times, possible in pairs
+    )
+    header = "<tr><th>class</th><th>taken for</th><th>queries, where both were in the task</th></tr>"
+    return f"<table><caption>Most often confused</caption>{header}{rows}</table>"
+
+
 def _table(configuration: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
@@ -139,6 +216,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; background: Canvas; color: CanvasText; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; }
 .headline { font-size: 2rem; margin: 0.5rem 0; }
 .figures svg { max-width: 100%; height: auto; font-family: system-ui, sans-serif; }
 .scroll { overflow-x: auto; }

@@ -1,6 +1,14 @@
 """Time and memory of compiled functions, and where they were measured."""
 
-__all__ = ["Measurement", "environment", "interleaved", "temporary_bytes"]
+__all__ = [
+    "Measurement",
+    "device_bytes",
+    "device_peak_bytes",
+    "environment",
+    "interleaved",
+    "peak_raised_to",
+    "temporary_bytes",
+]
 
 import os
 import platform
@@ -90,6 +98,27 @@ def temporary_bytes(compiled: Compiled) -> int:
     if analysis is None:
         raise ValueError("This device's compiler does not tell how much memory a program takes.")
     return int(analysis.temp_size_in_bytes)
+
+
+def device_bytes() -> int:
+    """Return the memory of the first device: of an accelerator what it lends, of a CPU that of its machine."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def device_peak_bytes() -> int | None:
+    """Return the most memory that this process has had on the first device; `None` where it does not tell, as a CPU."""
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else int(peak)
+
+
+def peak_raised_to(before: int | None, after: int | None) -> int | None:
+    """Return the peak `after` something ran, if that raised it from `before`: else it says nothing of what ran.
+
+    >>> peak_raised_to(5, 7), peak_raised_to(7, 7), peak_raised_to(None, None)
+    (7, None, None)
+    """
+    return after if before is not None and after is not None and after > before else None
 
 
 def _wants_more(spent: list[float], seconds: float, most_calls: int) -> bool:

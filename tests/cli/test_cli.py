@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import equinox as eqx
@@ -298,6 +297,9 @@ def test_a_recipe_shows_what_the_paper_has_for_each_method_and_from_whom(capsys)
     words = " ".join(comln("recipes", "tiered-imagenet-5way-1shot", capsys=capsys)[1].split())
     assert "52.41" in words and "not in the paper: r2d2" in words and "remembered: the paper copied it" in words
     assert "not in the paper: comln" in comln("recipes", "glyphs-5way-1shot", capsys=capsys)[1]
+    mini = json.loads(comln("recipes", "mini-imagenet-5way-5shot", "--json", capsys=capsys)[1])["published"]
+    euler = mini["comln --learner.integrator euler"]
+    assert (euler["accuracy"], euler["ci95"], euler["table"]) == (70.50, 0.72, "4") and "comln" in mini
     code, _, err = comln("recipes", "tiered-imagnet-5way-1shot", capsys=capsys)
     assert code == 2 and "Did you mean 'tiered-imagenet-5way-1shot'" in err and err.count("\n") == 1
 
@@ -321,6 +323,12 @@ def test_a_method_is_described_in_the_recipe_that_is_named(capsys):
     assert json.loads(leo)["published"] is None
 
 
+def test_a_network_that_no_memory_holds_gives_one_clear_line(tmp_path, capsys):
+    code, out, err = comln("train", "--out", tmp_path / "r", "--backbone.filters", "1000000", capsys=capsys)
+    assert code == 1, err
+    assert not out and "Traceback" not in err and "Lower --tasks-per-step" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes", "--help"]])
 def test_every_command_explains_itself(words, capsys):
     code, out, _ = comln(*words, capsys=capsys)
@@ -328,10 +336,10 @@ def test_every_command_explains_itself(words, capsys):
 
 
 def test_help_and_version_are_quick_and_import_no_jax():
-    began = time.perf_counter()
-    script = "import sys; from comln.cli.main import run; run(['--help']); assert 'jax' not in sys.modules"
+    # Processor time, which other programs do not lengthen as they do the time by the clock.
+    script = "import sys, time; from comln.cli.main import run; run(['--help']); assert 'jax' not in sys.modules; "
+    script += "assert time.process_time() < 5.0"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    assert time.perf_counter() - began < 10.0
 
 
 def test_the_best_state_by_validation_is_what_is_evaluated(trained):

@@ -85,7 +85,7 @@ def test_a_terminated_command_leaves_nothing_unpacked(action, tmp_path):
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         place = tmp_path / ("temporary" if action == "check" else "o")
-        while process.poll() is None and not list(place.glob("*/*.png")):
+        while process.poll() is None and not any(place.glob("*/*.png")):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()

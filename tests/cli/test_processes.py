@@ -72,7 +72,7 @@ def losses(out: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_told_to_stop_save_and_go_on_to_the_same_parameters(tmp_path):
-    words = ["--steps", "40", "--checkpoint-every", "1000"]
+    words = ["--steps", "100", "--checkpoint-every", "1000"]  # so many that the signal comes before the end
     with processes(*pair(tmp_path / "whole", *words)) as started:
         assert ends(started) == [0, 0], said(tmp_path, 0)
     out = tmp_path / "r"
@@ -125,9 +125,10 @@ def test_a_mistake_in_one_process_ends_all_before_anything_is_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_over_four_devices_is_that_over_one_but_for_the_order_of_sums(tmp_path):
-    for devices in (1, 4):
+def test_a_run_over_four_devices_that_hold_the_examples_is_that_over_one_but_for_the_order_of_sums(tmp_path):
+    for devices, place in ((1, "host"), (4, "device")):
         words = ["--out", str(tmp_path / f"r{devices}"), *SMALL, "--steps", "4", "--devices", str(devices)]
+        words += ["--examples-on", place]
         with processes(words, devices=4) as started:
             assert ends(started) == [0], said(tmp_path, 0)
     np.testing.assert_allclose(losses(tmp_path / "r4"), losses(tmp_path / "r1"), rtol=1e-9)

@@ -8,12 +8,14 @@ from sklearn.linear_model import LogisticRegression
 from comln import COMLN, Examples, Integrator, gradient_flow
 from comln.backbones import Identity
 from comln.estimators import DEFAULT_HORIZON, FlowFailed, GradientFlowClassifier
+from comln.estimators.coordinates import Coordinates
 from comln.estimators.open_ways import CLOSED, OpenWaysCrossEntropy
 from comln.estimators.padded_flow import Settings, follow_padded
 from comln.estimators.padded_flow import _program as program
 from comln.estimators.padded_problem import PaddedProblem, padded_problem
 from comln.learners import ProtoNet
 from comln.learners.comln import InitialHead
+from comln.learners.task_horizon import TaskHorizon
 from comln.recipes.glyphs_5way_1shot import EXPERIMENT
 from comln.run import Run
 from comln.selection import Selection
@@ -116,6 +118,53 @@ def test_units_of_the_features_do_not_matter():
     assert raw.horizon_ == pytest.approx(DEFAULT_HORIZON / np.mean(np.sum(X**2, axis=1)))
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+@pytest.mark.parametrize("features", [4, 60])
+def test_units_whose_squares_overflow_or_vanish_do_not_matter(unit, features):
+    X, y, _ = data(examples=20, features=features)
+    one, other = GradientFlowClassifier().fit(X, y), GradientFlowClassifier().fit(unit * X, y)
+    assert other.horizon_ == pytest.approx(one.horizon_)
+    np.testing.assert_allclose(one.decision_function(X), other.decision_function(unit * X), rtol=1e-9)
+
+
+def test_examples_that_are_all_the_same_teach_only_how_common_classes_are():
+    X, y = np.full((40, 6), 0.1), np.array(["ant"] * 30 + ["bee"] * 10)
+    model = GradientFlowClassifier(1e4).fit(X, y)
+    assert not model.coef_.any()
+    np.testing.assert_allclose(model.predict_proba(X[:1] + 1), [[0.75, 0.25]], atol=1e-2)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("unit", [1e-300, 1e300])
+def test_only_ratios_of_weights_matter(unit):
+    X, y, rng = data(examples=20)
+    weights = rng.uniform(0.5, 2.0, 20)
+    for features in (X, X.astype(np.float32)):
+        one, other = (GradientFlowClassifier().fit(features, y, scale * weights) for scale in (1.0, unit))
+        np.testing.assert_allclose(one.coef_, other.coef_, rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_without_weight_does_not_count_for_balance():
+    X, y, _ = data(examples=30)
+    present = y != "bee"
+    weighted = GradientFlowClassifier(class_weight="balanced").fit(X, y, present)
+    without = GradientFlowClassifier(class_weight="balanced").fit(X[present], y[present])
+    ant, bee, cat = weighted.decision_function(X).T
+    assert weighted.classes_.tolist() == ["ant", "bee", "cat"] and np.all(bee < np.maximum(ant, cat))
+    assert without.classes_.tolist() == ["ant", "cat"]
+    assert np.mean(np.where(cat > ant, "cat", "ant") == without.predict(X)) == 1.0
+
+
+def test_log_probabilities_are_finite_where_probabilities_vanish():
+    for ways in (2, 3):
+        X, y, _ = data(ways=ways, features=60)
+        model = GradientFlowClassifier(1e4).fit(X, y)
+        logits = 1e6 * X
+        log_probabilities, probabilities = model.predict_log_proba(logits), model.predict_proba(logits)
+        assert probabilities.min() == 0.0 and np.all(np.isfinite(log_probabilities))
+        np.testing.assert_allclose(np.exp(log_probabilities), probabilities, atol=1e-12)
+
+
 # Padding
 
 
@@ -164,6 +213,18 @@ def test_more_features_than_examples_do_not_enlarge_the_problem():
     assert problem.examples.shape == (16, 10)
 
 
+def test_many_examples_are_not_turned_where_that_takes_longer_than_the_flow():
+    X, y, _ = data(ways=3, examples=170, features=200)
+    model = GradientFlowClassifier(30, tol=1e-6).fit(X, y)
+    more = GradientFlowClassifier(30, tol=1e-6).fit(np.c_[X, np.zeros((170, 300))], y)
+    shapes = [
+        Coordinates.of(X, np.ones(170), centred=True, scaled=True, always_turned=flag).examples.shape
+        for flag in (False, True)
+    ]
+    assert shapes == [(170, 200), (170, 169)]
+    np.testing.assert_allclose(more.coef_[:, :200], model.coef_, atol=1e-4 * np.abs(model.coef_).max())
+
+
 # Where it begins
 
 
@@ -184,6 +245,52 @@ def test_a_run_is_followed_as_the_run_itself_would():
         ).fit(X, y)
         np.testing.assert_allclose(model.decision_function(X), head(jnp.asarray(X)), atol=1e-5)
     assert model.horizon_ == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(proximal=0.1), "pass proximal=0.1 and standardize=False"),
+        (dict(support_smoothing=0.1), "smooths the labels of its support"),
+        (dict(task_horizon=TaskHorizon.init(jax.random.key(0))), "has a horizon for each task"),
+    ],
+)
+def test_what_a_run_does_and_the_estimator_does_not_is_said(settings, message):
+    X, y, _ = data(ways=5, examples=25, features=8)
+    learner = COMLN.init(Identity(8), 5, jax.random.key(0), **settings)
+    with pytest.warns(UserWarning, match=message):
+        GradientFlowClassifier(initial=run_of(learner)).fit(X, y)
+
+
+def test_a_run_with_a_proximal_term_is_followed_with_that_term():
+    X, y, _ = data(ways=5, examples=25, features=8)
+    learner = COMLN.init(Identity(8), 5, jax.random.key(0), initial_horizon=3.0, proximal=0.3)
+    labels = jnp.asarray((y[:, None] == NAMES).astype(float))
+    head, _ = learner.adapt(Examples(jnp.asarray(X), labels, jnp.ones(25)))
+    model = GradientFlowClassifier(
+        proximal=0.3, initial=run_of(learner), fit_intercept=False, standardize=False, tol=1e-6
+    )
+    np.testing.assert_allclose(model.fit(X, y).decision_function(X), head(jnp.asarray(X)), atol=1e-2)
+
+
+def test_a_start_that_is_sure_and_wrong_is_left():
+    """No probability is anything but zero or one at first, so that nothing says how fast the flow can be."""
+    X, y, _ = data(examples=30)
+    X = np.abs(X) + 1
+    start = np.zeros((3, 6))
+    start[0] = 200
+    model = GradientFlowClassifier(1e5, initial=start).fit(X, y)
+    learned = GradientFlowClassifier(1e5).fit(X, y)
+    assert model.n_iter_ < 1000
+    np.testing.assert_allclose(model.score(X, y), learned.score(X, y), atol=0.1)
+
+
+def test_arrays_of_jax_are_taken_as_others():
+    X, y, rng = data(examples=20)
+    start = rng.normal(size=(3, 6))
+    one = GradientFlowClassifier(10, initial=start).fit(X, y)
+    other = GradientFlowClassifier(10, initial=jnp.asarray(start)).fit(jnp.asarray(X), y)
+    np.testing.assert_array_equal(one.coef_, other.coef_)
 
 
 def test_a_run_of_other_ways_starts_from_zero_and_says_so():
@@ -214,7 +321,12 @@ def test_at_time_zero_the_head_is_the_one_it_began_with(ways, features):
         (dict(proximal=-0.1), ValueError, "`proximal` must be at least 0"),
         (dict(tol=0.0), ValueError, "`tol` must be positive"),
         (dict(initial=np.zeros((3, 5))), ValueError, "a row for each of 3 classes and a column for each of 6"),
+        (dict(initial=np.full((3, 6), np.nan)), ValueError, "must hold finite numbers"),
         (dict(initial=7), ValueError, "got int"),
+        (dict(class_weight={"ant": -1.0}), ValueError, "`class_weight` must hold finite numbers, at least 0"),
+        (dict(class_weight={"ant": np.nan}), ValueError, "`class_weight` must hold finite numbers, at least 0"),
+        (dict(class_weight={"ant": 0, "bee": 0, "cat": 0}), ValueError, "No example has a positive weight"),
+        (dict(class_weight="even"), ValueError, 'must be a dictionary, "balanced" or None'),
         (dict(initial="no/such/folder"), ValueError, "holds no run"),
         (dict(horizon=1e4, max_iter=5), FlowFailed, "did not reach horizon=10000 with max_iter=5"),
     ],

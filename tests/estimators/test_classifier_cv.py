@@ -1,14 +1,22 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 
-from comln import gradient_flow_path
+from comln import COMLN, gradient_flow_path
+from comln.backbones import Identity
 from comln.estimators import DEFAULT_HORIZON, GradientFlowClassifier, GradientFlowClassifierCV
 from comln.estimators.classifier_cv import GRID
 from comln.estimators.folds import stratified_folds
-from comln.estimators.path_scores import PATIENCE
-from tests.estimators.test_classifier import data
+from comln.estimators.path_scores import PATIENCE, PathScores
+from tests.estimators.test_classifier import data, run_of
 
 
 def scores_by_kept_paths(X, y, folds, horizons):
@@ -95,6 +103,13 @@ def test_a_class_with_one_example_is_learned_but_not_judged():
     assert model.predict([[30.0] * 6]).tolist() == ["owl"] and len(model.horizons_) > 0
 
 
+def test_a_warning_does_not_name_hundreds_of_classes():
+    X, y, _ = data(ways=3, examples=30)
+    lonely = np.arange(100, 120).astype(str)
+    with pytest.warns(UserWarning, match=r"'109'\] and 10 more\.$"):
+        GradientFlowClassifierCV(horizons=[1.0]).fit(np.r_[X, X[:20]], np.r_[y, lonely])
+
+
 def test_with_one_example_a_class_the_horizon_is_the_documented_one():
     X, y, _ = data(ways=5, examples=5)
     with pytest.warns(UserWarning, match="No class has two examples"):
@@ -102,6 +117,75 @@ def test_with_one_example_a_class_the_horizon_is_the_documented_one():
     assert model.horizon_ == pytest.approx(DEFAULT_HORIZON)
     assert model.horizons_.shape == (0,) and model.scores_path_.shape == (0, 0)
     np.testing.assert_array_equal(model.coef_, GradientFlowClassifier().fit(X, y).coef_)
+
+
+def test_with_one_example_a_class_the_horizon_is_that_of_the_run_it_begins_with():
+    X, y, _ = data(ways=5, examples=5, features=8)
+    run = run_of(COMLN.init(Identity(8), 5, jax.random.key(0), initial_horizon=7.0))
+    with pytest.warns(UserWarning, match="what the run in `initial` has learned"):
+        model = GradientFlowClassifierCV(initial=run, fit_intercept=False, standardize=False).fit(X, y)
+    assert model.horizon_ == pytest.approx(7.0)
+    plain = GradientFlowClassifier(initial=run, fit_intercept=False, standardize=False).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, plain.coef_)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("features", [5, 100])
+def test_twice_the_weight_is_twice_the_example_within_a_fold(features):
+    X, y, rng = data(examples=40, features=features)
+    count, group = rng.integers(0, 4, 40), rng.integers(0, 3, 40)
+
+    def fit(X, y, group, weights=None):
+        folds = [(np.flatnonzero(group != k), np.flatnonzero(group == k)) for k in range(3)]
+        return GradientFlowClassifierCV(cv=folds).fit(X, y, weights)
+
+    weighted = fit(X, y, group, count)
+    repeated = fit(X.repeat(count, axis=0), y.repeat(count), group.repeat(count))
+    assert weighted.horizon_ == pytest.approx(repeated.horizon_, rel=1e-9)
+    np.testing.assert_allclose(weighted.scores_path_, repeated.scores_path_, atol=1e-3)
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-7, atol=1e-9)
+
+
+def test_between_equal_accuracies_the_likelihood_decides():
+    """Equal shares of right answers whose sums differ by rounding, as single precision makes them."""
+    above = np.nextafter(np.float32(0.8), np.float32(1))
+    accuracy = np.array([[0.5, 0.5], [above, 0.8], [0.8, 0.8]], np.float32)
+    likelihood = np.array([[-1.0, -1.0], [-0.9, -0.9], [-0.3, -0.3]], np.float32)
+    model = GradientFlowClassifierCV(scoring="accuracy")
+    model.horizons_ = np.array([1.0, 2.0, 3.0])
+    assert model._choose(PathScores(accuracy, likelihood, False)) == 3.0
+
+
+def test_a_path_that_runs_out_of_steps_says_so():
+    X, y, _ = data(examples=40)
+    with pytest.warns(ConvergenceWarning, match=r"ended at horizon 1 of up to 1e\+12, for want of steps"):
+        model = GradientFlowClassifierCV(horizons=[0.1, 1.0, 1e12], max_iter=30).fit(X, y)
+    assert model.horizons_.tolist() == [0.1, 1.0]
+
+
+@pytest.mark.slow
+def test_threads_do_not_disturb_one_another():
+    problems = [data(ways=2 + i % 3, examples=20 + i, features=4 + i % 5, seed=i)[:2] for i in range(8)]
+    problems = [(X.astype(np.float32 if i % 2 else np.float64), y) for i, (X, y) in enumerate(problems)]
+
+    def coefficients(problem):
+        return GradientFlowClassifierCV(cv=2).fit(*problem).coef_
+
+    alone = [coefficients(problem) for problem in problems]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(coefficients, problems * 3))
+    for index, coef in enumerate(together):
+        assert coef.dtype == problems[index % 8][0].dtype
+        np.testing.assert_array_equal(coef, alone[index % 8])
+
+
+def test_a_fitted_estimator_survives_pickling_and_its_clone_is_unfitted():
+    X, y, _ = data()
+    model = GradientFlowClassifierCV().fit(X, y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+    again: Any = clone(model)
+    assert not hasattr(again, "coef_")
+    np.testing.assert_array_equal(again.fit(X, y).coef_, model.coef_)
 
 
 @pytest.mark.float32

@@ -17,6 +17,15 @@ def test_gradient_descent_finds_a_better_time_to_stop_than_the_grid(capsys):
     assert losses[-1] < min(losses[:-1])
 
 
+@pytest.mark.slow
+def test_the_chosen_time_is_about_as_good_as_the_best_and_as_logistic_regression(capsys):
+    runpy.run_path(str(EXAMPLES / "few_labelled_rows.py"), run_name="__main__")
+    accuracies = [float(value) for value in re.findall(r"accuracy ([\d.]+)", capsys.readouterr().out)]
+    *given, chosen, other = accuracies
+    assert len(given) == 4 and min(given) < max(given) - 0.02
+    assert chosen > max(given) - 0.02 and chosen > other - 0.01
+
+
 def test_every_example_is_run_here():
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     assert scripts == set(re.findall(r"(\w+\.py)\"", Path(__file__).read_text()))

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from comln.report.confusion import confusion
 from comln.report.episode_page import EpisodePicture
-from comln.report.run_report import RunReport, render, write_report
+from comln.report.run_report import Predictions, RunReport, render, write_report
 
 
 def picture(channels: tuple[int, ...] = ()) -> EpisodePicture:
@@ -18,6 +19,13 @@ def picture(channels: tuple[int, ...] = ()) -> EpisodePicture:
         query_classes=np.array([0, 0, 1, 1]),
         probabilities=np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]]),
     )
+
+
+def predictions(classes=3) -> Predictions:
+    """Return two tasks of two ways of the classes; one query of the last class of the second is wrong."""
+    probabilities = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [0.6, 0.4]]])
+    names = ("<i>a</i>", "b", "c", *(f"more {i}" for i in range(classes - 3)))
+    return Predictions(names, np.array([[0, 1], [1, 2]]), np.array([[0, 1], [0, 1]]), probabilities)
 
 
 def report(**changes) -> RunReport:
@@ -41,7 +49,8 @@ def report(**changes) -> RunReport:
             horizons=np.array([0.0, 0.3, 3.0, 30.0, 300.0]),
             accuracy_at=np.array([0.2, 0.5, 0.8, 0.93, 0.92]),
             ci95_at=np.full(5, 0.01),
-            episodes=[picture()],
+            predictions=predictions(),
+            episodes=[("Test task <0>", picture())],
         ),
         **changes,
     )
@@ -83,9 +92,20 @@ def test_the_headline_and_the_marks_are_right():
         {"metrics": [{"step": 1, "loss": 1.0, "accuracy": 0.5, "horizon": 10.0}]},
         {"horizons": None, "accuracy_at": None, "ci95_at": None, "learned_horizon": None},
         {"episodes": []},
-        {"episodes": [picture((3,)), picture((1,))]},
+        {"episodes": [("best", picture((3,))), ("worst", picture((1,)))]},
+        {"predictions": None, "episodes": []},
+        {"predictions": predictions(100)},
     ],
-    ids=["no metrics", "one step, no horizon", "one step", "no path", "no episodes", "colour and channel"],
+    ids=[
+        "no metrics",
+        "one step, no horizon",
+        "one step",
+        "no path",
+        "no episodes",
+        "colour and channel",
+        "no predictions",
+        "many classes",
+    ],
 )
 def test_what_is_missing_is_left_out(changes):
     assert render(report(**changes)).count("<h2>") >= 3
@@ -100,3 +120,28 @@ def test_the_page_is_written_whole_and_the_same_each_time(tmp_path):
     first = write_report(report(), tmp_path / "report").read_text()
     assert write_report(report(), tmp_path / "report").read_text() == first
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+
+
+def test_calibration_and_confusion_are_those_of_the_predictions():
+    page = render(report())
+    # Confidences 0.9, 0.8, 0.7 and 0.6 in bins of their own; the last one is wrong.
+    error = 100 * (0.1 + 0.2 + 0.3 + 0.6) / 4
+    assert f"<strong>{error:.1f} %</strong>, over 4 predictions of 2 test tasks" in page
+    assert "<td>c</td><td>b</td><td>1 of 1 (100 %)</td>" in page
+    assert "<i>a</i>" not in page and "Test task &lt;0&gt;" in page
+    assert "Confusion of the test classes" in page
+    assert "with most mistakes" not in page
+    assert "Of 100 classes, the 40 with most mistakes." in render(report(predictions=predictions(100)))
+
+
+def test_classes_that_never_met_are_left_blank():
+    two = predictions()
+    found = confusion(two.class_names, two.classes_of, two.ways, two.predicted)
+    np.testing.assert_array_equal(found.shares, [[1.0, 0.0, np.nan], [0.0, 1.0, 0.0], [np.nan, 1.0, 0.0]])
+    assert list(found.worst(5)) == [("c", "b", 1, 1)]
+
+
+def test_dollar_signs_in_names_begin_no_formula():
+    named = replace(predictions(), class_names=("$x_{$", "$", "c"))
+    page = render(report(predictions=named))
+    assert "Confusion of the test classes" in page and "$x_{$" in page

@@ -1,0 +1,45 @@
+"""Figure 3: memory and time of a meta-gradient against the number of inner steps, with Conv-4."""
+
+__all__ = ["FILES", "SPENDING", "compute", "describe", "numbers", "write"]
+
+from pathlib import Path
+from typing import Any
+
+from comln.recipes.backbones import Conv4Config
+from comln.reproduce import efficiency, efficiency_page
+from comln.reproduce.efficiency import Efficiency, Spending
+from comln.reproduce.workspace import Budget, Workspace
+
+FILES = ("figure3.json", "figure3.svg", "figure3.png", "index.html")
+"""What `write` writes."""
+
+TITLE = "Figure 3: the meta-gradient of a 5-way 5-shot task of glyphs, Conv-4"
+POWERS = tuple(10**power for power in range(7))
+HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
+
+SPENDING = {
+    Budget.SMOKE: Spending(Conv4Config(4), 28, (1, 100), (1, 2), 2.0, 0.02, 0.5, 10),
+    Budget.COMMITTED: Spending(Conv4Config(64), 84, POWERS, (1, 2, *POWERS[1:]), 15.0, 1.0, 2.0, 1000),
+    Budget.FULL: Spending(Conv4Config(64), 84, HALF_POWERS, HALF_POWERS, 3600.0, 30.0, 30.0, 1000),
+}
+"""By budget."""
+
+
+def compute(work: Workspace) -> Efficiency:
+    """Measure what is not there yet."""
+    return efficiency.compute(work, SPENDING[work.budget])
+
+
+def numbers(result: Efficiency) -> dict[str, Any]:
+    """Return the numbers as JSON can hold them."""
+    return efficiency_page.numbers(result, "figure3")
+
+
+def describe(result: Efficiency) -> str:
+    """Return the tables as text."""
+    return efficiency_page.describe(result)
+
+
+def write(result: Efficiency, folder: Path) -> list[Path]:
+    """Write the files into an existing folder, each whole or not at all, and return their paths."""
+    return efficiency_page.write(result, folder, "figure3", TITLE, FILES)

@@ -1,0 +1,53 @@
+import shutil
+import subprocess
+
+import pytest
+
+from comln.cli import completion, main
+from tests.cli.test_cli import comln
+
+
+@pytest.fixture(scope="module")
+def script():
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        assert main.run(["completion", "bash"]) == 0
+    return text.getvalue()
+
+
+def completed(script, *words):
+    """Return what bash would offer for the last of the words."""
+    typed = " ".join(f'"{word}"' for word in ("comln", *words))
+    ask = f'COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _comln; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_names(script):
+    assert completed(script, "tra") == ["train"]
+    assert completed(script, "evaluate", "--sh") == ["--shots"]
+    assert "--learner" in completed(script, "train", "--l") and "glyphs-5way-1shot" in completed(script, "train", "gly")
+    assert completed(script, "reproduce", "figure1") == ["figure1"] and "check" in completed(script, "data", "")
+    assert set(completed(script, "")) == set(main.COMMANDS)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_take_their_script(shell, capsys):
+    code, out, _ = comln("completion", shell, capsys=capsys)
+    assert code == 0 and "glyphs-5way-1shot" in out and "shots" in out
+    if found := shutil.which(shell):
+        subprocess.run([found, "-n", "-c", out], check=True)
+
+
+@pytest.mark.parametrize("words", [[], ["tcsh"], ["bash", "zsh"]])
+def test_another_shell_is_refused_in_one_line(words, capsys):
+    code, _, err = comln("completion", *words, capsys=capsys)
+    assert code == 2 and err.count("\n") == 1 and "bash, zsh, fish" in err
+
+
+def test_the_help_says_where_to_put_it(capsys):
+    code, out, _ = comln("completion", "--help", capsys=capsys)
+    assert code == 0 and all(shell in out for shell in completion.SHELLS)
