@@ -1,6 +1,6 @@
 """Save and restore the state of a run: atomically, in the background, without pickle."""
 
-__all__ = ["CheckpointError", "Checkpoints", "named_arrays", "with_arrays"]
+__all__ = ["CheckpointError", "Checkpoints", "array_form", "named_arrays", "precision_remedy", "with_arrays"]
 
 import contextlib
 import gc
@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,7 +68,7 @@ class Checkpoints:
         record = {
             "metadata": metadata,
             "checksums": {name: _checksum(array) for name, array in arrays.items()},
-            "forms": {name: _form(array) for name, array in arrays.items()},
+            "forms": {name: array_form(array) for name, array in arrays.items()},
         }
         record["checksum"] = _record_checksum(record)
         with self._reporting(step):
@@ -117,7 +117,8 @@ class Checkpoints:
     def restore(self, step: int, template: State) -> tuple[State, dict[str, Any]] | None:
         """Return the state of a step and its metadata, or `None`, with a warning, where it is damaged or missing.
 
-        **Raises:** `CheckpointError` where it holds arrays of other names, shapes or types than `template`.
+        **Raises:** `CheckpointError` where it holds arrays of other names, shapes or types than `template`, or is of an
+        older version.
         """
         try:
             stored, record = self._read(step, named_arrays(template))
@@ -141,12 +142,18 @@ class Checkpoints:
         # the forms: an attempt to restore arrays of another form would print pages of traces.
         with contextlib.closing(self._new_manager(read_only=True)) as manager:
             record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            if not {"checksum", "forms"} <= record.keys():
+                raise CheckpointError(
+                    f"The checkpoint of step {step} in {self.folder} was written by an older version of comln; this "
+                    "one does not read it. Run `comln export` of that version and use the file, or train again with "
+                    "another --out."
+                )
             if record["checksum"] != _record_checksum(record):
                 raise ValueError("its record has another checksum")
-            wanted = {name: _form(x) for name, x in expected.items()}
+            wanted = {name: array_form(x) for name, x in expected.items()}
             self._refuse_other_forms(step, record["forms"], wanted)
             found: Any = manager.item_metadata(step)
-            if record["forms"] != {name: _form(x) for name, x in found["state"].tree.items()}:
+            if record["forms"] != {name: array_form(x) for name, x in found["state"].tree.items()}:
                 raise ValueError("its arrays have other forms than its record says")
             blank: dict[str, np.ndarray] = {name: np.empty(x.shape, x.dtype) for name, x in expected.items()}
             blank[PLACEHOLDER] = np.empty(1, np.uint8)
@@ -157,6 +164,8 @@ class Checkpoints:
     def _refuse_other_forms(self, step: int, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for name in sorted((found.keys() | wanted.keys()) - {PLACEHOLDER}):
             if found.get(name) != wanted.get(name):
+                if remedy := precision_remedy(found.get(name), wanted.get(name)):
+                    raise CheckpointError(f"The checkpoint of step {step} in {self.folder} is {remedy}")
                 there, here = (
                     "nothing" if form is None else f"{form[0]}{form[1]}" for form in (found.get(name), wanted.get(name))
                 )
@@ -288,13 +297,31 @@ def _record_checksum(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
-def _form(array: Any) -> list[Any]:
+def array_form(array: Any) -> list[Any]:
     """Return what two arrays must share to take each other's place, as JSON has it.
 
-    >>> _form(np.zeros((2, 3), np.float32))
+    >>> array_form(np.zeros((2, 3), np.float32))
     ['float32', [2, 3]]
     """
     return [np.dtype(array.dtype).name, [int(size) for size in array.shape]]
+
+
+def precision_remedy(there: Sequence[Any] | None, here: Sequence[Any] | None) -> str:
+    """Return what to do where two forms differ in precision alone, as the end of a sentence; empty if they do not.
+
+    >>> precision_remedy(["float64", [2]], ["float32", [2]])
+    'in double precision (float64). Set JAX_ENABLE_X64=1 in the environment.'
+    >>> precision_remedy(["float32", [2]], ["float32", [3]])
+    ''
+    """
+    if there is None or here is None or list(there[1]) != list(here[1]):
+        return ""
+    match there[0], here[0]:
+        case ("float64", "float32") | ("int64", "int32"):
+            return f"in double precision ({there[0]}). Set JAX_ENABLE_X64=1 in the environment."
+        case ("float32", "float64") | ("int32", "int64"):
+            return f"in single precision ({there[0]}). Unset JAX_ENABLE_X64 in the environment."
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from comln.checkpoint import named_arrays, with_arrays
+from comln.checkpoint import array_form, named_arrays, precision_remedy, with_arrays
 
 Tree = TypeVar("Tree")
 
@@ -67,6 +67,8 @@ def read_weights(path: Path, template: Tree) -> Tree:
         raise WeightsError(f"{path} is damaged ({error}). Export it again.") from error
     for name, array in arrays.items():
         wanted = expected[name]
+        if remedy := precision_remedy(array_form(array), array_form(wanted)):
+            raise WeightsError(f"{path} was exported {remedy}")
         if array.shape != wanted.shape or array.dtype != wanted.dtype:
             raise WeightsError(
                 f"{path}: {name} is {array.dtype}{list(array.shape)}, but its configuration says "

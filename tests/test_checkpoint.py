@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import shutil
@@ -202,3 +203,19 @@ def test_a_disk_that_is_full_gives_one_line_and_keeps_the_last_good_state_and_th
     message, rest = done.stdout.strip().splitlines()
     assert "step 14 could not be written" in message and "File too large" in message and "Free space" in message
     assert rest == "[4, 10, 12] (100000,)"
+
+
+def test_a_checkpoint_of_another_precision_is_told_with_the_remedy(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    with jax.enable_x64(False), pytest.raises(CheckpointError, match=r"step 1 .* double precision .*JAX_ENABLE_X64=1"):
+        checkpoints.restore_newest(template())
+
+
+def test_a_checkpoint_of_an_older_version_is_told_from_a_damaged_one(tmp_path, caplog):
+    checkpoints = saved(tmp_path, 1)
+    (path,) = (path for path in (tmp_path / "1" / "record").iterdir() if path.name == "metadata")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({name: record[name] for name in ("metadata", "checksums")}))
+    with pytest.raises(CheckpointError, match=r"step 1 .* was written by an older version .*`comln export`"):
+        checkpoints.restore_newest(template())
+    assert not caplog.records

@@ -23,17 +23,21 @@ always, write it to a file once, and have the shell read that file when it start
 
 BASH = """\
 _comln() {{
-    local words=""
+    local choices=""
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words="{commands}"
+        choices="{commands}"
     else
         case "${{COMP_WORDS[1]}}" in
 {cases}
         esac
     fi
-    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    COMPREPLY=($(compgen -W "$choices" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
 complete -o default -F _comln comln
+"""
+ZSH = """\
+(( $+functions[compdef] )) || { autoload -U +X compinit && compinit; }
+autoload -U +X bashcompinit && bashcompinit
 """
 
 
@@ -72,9 +76,9 @@ def _names(command: str) -> list[str]:
 
 
 def _bash(words: dict[str, list[str]], for_zsh: bool) -> str:
-    cases = "\n".join(f'        {command}) words="{" ".join(of)}" ;;' for command, of in words.items())
+    cases = "\n".join(f'        {command}) choices="{" ".join(of)}" ;;' for command, of in words.items())
     script = BASH.format(commands=" ".join(COMMANDS), cases=cases)
-    return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if for_zsh else script
+    return f"{ZSH}{script}" if for_zsh else script
 
 
 def _fish(words: dict[str, list[str]]) -> str:

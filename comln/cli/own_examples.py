@@ -52,9 +52,11 @@ class OwnExamples:
         place = {file.path: index for index, file in enumerate(files)}
         order = mixed_blocks(len(files), size) if mixed else [np.arange(len(files))]
         told = 0
-        for read, examples in pictures.blocks((files[i] for chosen in order for i in chosen.tolist()), size):
-            told = tell_skipped(self.path, pictures.skipped, told)
-            yield [place[file.path] for file in read], examples
+        for chosen in order:
+            # Each by itself: what is left over of several would be no mixture.
+            for read, examples in pictures.blocks((files[i] for i in chosen.tolist()), size):
+                told = tell_skipped(self.path, pictures.skipped, told)
+                yield [place[file.path] for file in read], examples
         tell_skipped(self.path, pictures.skipped, told)
         self.skipped += pictures.skipped
 

@@ -65,6 +65,8 @@ def run(arguments: list[str]) -> int:
         for path in (options.out, options.plot):
             if path is not None and path.is_dir():
                 raise ValueError(f"{path} is a folder. Name a file.")
+            if path is not None and path.resolve() in [each.resolve() for each in _others(options, path)]:
+                raise ValueError(f"{path} would be written over, but is asked for otherwise too. Name another file.")
         loaded = load_run(options.run)
         form = input_form(loaded, options.data_folder)
         support = open_examples(options.support, form, options.ink, "--support", labelled=True)
@@ -89,6 +91,13 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _others(options: PredictOptions, written: Path) -> Iterator[Path]:
+    """Yield the paths that must not be that of a written file: those read, and the other one written."""
+    yield from (options.run, options.support, options.query)
+    if options.plot is not None and written is options.plot:
+        yield options.out
+
+
 def _adapt(
     loaded: Run, form: InputForm, support: OwnExamples, options: PredictOptions
 ) -> tuple[Classifier, dict[bytes, str]]:
@@ -104,6 +113,8 @@ def _adapt(
         raise DataError(
             support.path, f"no picture can be read in its folder {empty[0]!r}. Put one there, or remove it."
         )
+    if not parts:
+        raise DataError(support.path, "it holds no examples.")
     examples = np.concatenate(parts)
     classifier = adapt(loaded, examples, labels, options.horizon, not options.unbalanced, form)
     return classifier, {each.tobytes(): support.names[index] for index, each in zip(indices, examples, strict=True)}

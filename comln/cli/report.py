@@ -42,7 +42,7 @@ def report_run(
         along = [_evaluate_at(state.learner, horizon, batches) for horizon in horizons]
     predictions = _predictions(experiment.at_test(state.learner), batches, sampler)
     report = RunReport(
-        title=folder.path.name,
+        title=folder.path.resolve().name,
         command=folder.configuration()["command"],
         configuration=folder.configuration(),
         metrics=list(folder.metrics()),

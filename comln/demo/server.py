@@ -22,6 +22,7 @@ import re
 import secrets
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -94,6 +95,12 @@ class DemoServer(ThreadingHTTPServer):
         # Not as the base class does, which asks the network for this machine's name.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say in one line what nobody foresaw; that a client went away is not worth one."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"comln: a request failed ({type(error).__name__}: {error}).", file=sys.stderr, flush=True)
 
     @property
     def address(self) -> str:

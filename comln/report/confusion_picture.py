@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from comln.report.axis_names import axis_names, without_font_remarks
+
 MOST_NUMBERS = 20
 """Of more classes, the cells have colours alone."""
 
@@ -23,8 +25,7 @@ def confusion_png(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    # A dollar sign in a name would begin a formula.
-    names = [name.replace("$", r"\$") for name in classes]
+    names = axis_names(classes)
     axes.set_xticks(range(ways), names, rotation=60, ha="right")
     axes.set_yticks(range(ways), names)
     axes.set_xlabel("predicted")
@@ -34,5 +35,6 @@ def confusion_png(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with without_font_remarks():
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

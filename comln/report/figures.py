@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from comln.report.axis_names import axis_names, without_font_remarks
 from comln.report.calibration import Calibration
 from comln.report.confusion import Confusion
 
@@ -85,8 +86,7 @@ def confusion_matrix(found: Confusion) -> str:
     mesh = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="cividis", vmin=0, vmax=100, edgecolors="face")
     axes.invert_yaxis()
     places = np.arange(count) + 0.5
-    # A dollar sign in a name would begin a formula.
-    names = [name.replace("$", r"\$") for name in found.class_names]
+    names = axis_names(found.class_names)
     axes.set_xticks(places, names, rotation=90, fontsize=6)
     axes.set_yticks(places, names, fontsize=6)
     bar = figure.colorbar(mesh, ax=axes, label="share (%)")
@@ -125,7 +125,10 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def _svg(figure: Figure, title: str) -> str:
     """Return the figure as an SVG element: text as text in the page's font, nothing that asks for another file."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+    with (
+        without_font_remarks(),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}),
+    ):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     element = re.sub(r"^.*?(?=<svg )", "", buffer.getvalue(), flags=re.DOTALL)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL).replace(NEUTRAL, "currentColor")

@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 
@@ -51,3 +52,9 @@ def test_another_shell_is_refused_in_one_line(words, capsys):
 def test_the_help_says_where_to_put_it(capsys):
     code, out, _ = comln("completion", "--help", capsys=capsys)
     assert code == 0 and all(shell in out for shell in completion.SHELLS)
+
+
+def test_zsh_has_what_it_needs_and_its_own_variables_are_left_alone(capsys):
+    """`words` is zsh's own in a completion; without `compinit`, `complete` fails on a missing `compdef`."""
+    out = comln("completion", "zsh", capsys=capsys)[1]
+    assert "compinit; }\nautoload -U +X bashcompinit" in out and re.search(r"\bwords\b", out) is None

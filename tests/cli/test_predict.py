@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from comln.cli.main import run
+from comln.cli.own_examples import open_examples
 from comln.data.embedding_file import open_embeddings
 from comln.predict import predict
 from comln.run import export_run, load_run
@@ -159,6 +160,7 @@ def test_drawings_of_any_size_place_and_ink_are_classified_alike(folders, export
         (["--query", "{tmp}/e.npz"], "this run embeds pictures itself"),
         (["--out", "{tmp}"], "is a folder. Name a file"),
         (["--plot", "{tmp}"], "is a folder. Name a file"),
+        (["--plot", "{tmp}/out.csv"], "out.csv would be written over"),
     ],
 )
 def test_a_mistake_gets_one_line_and_no_file(words, message, folders, exported, capsys):
@@ -197,11 +199,15 @@ def test_embeddings_are_taken_where_the_run_has_no_network(tmp_path, capsys):
     for name, arrays, message in (
         ("wide", {"embeddings": np.ones((2, 4)), "labels": np.array([1, 2])}, "have 4 numbers, but this run takes 3"),
         ("bare", {"embeddings": points}, "it has no labels, which the support needs"),
+        ("none", {"embeddings": np.ones((0, 3)), "labels": np.array([], int)}, "it holds no examples"),
     ):
         np.savez(tmp_path / f"{name}.npz", allow_pickle=False, **arrays)
         words[1] = tmp_path / f"{name}.npz"
         code, _, err = comln("predict", tmp_path / "run.safetensors", *words, capsys=capsys)
         assert code == 2 and message in err and err.count("\n") == 1
+    words[1], before = tmp_path / "s.npz", (tmp_path / "q.npz").read_bytes()
+    code, _, err = comln("predict", tmp_path / "run.safetensors", *words[:5], words[3], capsys=capsys)
+    assert code == 2 and "q.npz would be written over" in err and (tmp_path / "q.npz").read_bytes() == before
     words[1] = tmp_path
     code, _, err = comln("predict", tmp_path / "run.safetensors", *words, capsys=capsys)
     assert code == 2 and "This run has no network for pictures: it takes embeddings of 3 numbers" in err
@@ -335,3 +341,28 @@ def test_a_folder_of_glyphs_is_classified_by_one_command(trained, tmp_path, reco
     inputs = json.loads((trained / "config.json").read_text())["inputs"]
     assert inputs == {"shape": [28, 28, 1], "mean": [], "std": [], "ink": "centred", "normalise": "none"}
     assert summary["accuracy"] == np.mean([row[1] == row[0].split("/")[0] for row in table[1:]]) > 0.8
+
+
+def test_blocks_that_are_normalised_together_are_mixtures_to_the_last(folders):
+    """Of 10 queries in blocks of at most 8, none is the rest of a longer row: that would be one of the last classes."""
+    found = experiment("protonet").data.input_form()
+    examples = open_examples(folders / "query", found, "auto", "--query")
+    blocks = [positions for positions, _ in examples.blocks(8, mixed=True)]
+    assert blocks == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
+    assert all(len({examples.labels[i] for i in block}) == 5 for block in blocks)
+
+
+def test_names_in_any_script_and_of_any_length_are_drawn_without_remarks(tmp_path, exported, capsys):
+    names = ("猫", "b" * 200, "c", "d", "$e")
+    write_glyphs(tmp_path, names=names)
+    code, _, err, _ = predicted(tmp_path, exported, "--plot", tmp_path / "plot.png", capsys=capsys)
+    assert code == 0 and err == "classifying ...\n"
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.size == (round(120 * (2.5 + 5 * 0.45)), round(120 * (2.0 + 5 * 0.45)))
+
+
+def test_a_run_of_another_precision_is_told_with_the_remedy(folders, exported, capsys):
+    with jax.enable_x64(not jax.config.read("jax_enable_x64")):
+        code, printed, err, table = predicted(folders, exported, capsys=capsys)
+    assert code == 2 and printed == "" and table is None and err.count("\n") == 1
+    assert "run.safetensors was exported in double precision (float64). Set JAX_ENABLE_X64=1" in err

@@ -2,7 +2,10 @@ import base64
 import http.client
 import io
 import json
+import socket
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -260,3 +263,25 @@ def test_batch_statistics_are_those_of_the_whole_task():
 def test_other_learners_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"a run is a run of ProtoNet.*only COMLN has"):
         demonstration(learner=ProtoNetConfig())
+
+
+def test_a_client_that_goes_away_is_not_worth_a_line(server, capfd):
+    connection = socket.create_connection(("127.0.0.1", server.server_port))
+    connection.sendall(b"GET / HT")
+    before = answering()
+    # Closed so, it is reset instead of ended.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    for thread in before:
+        thread.join(60)
+    assert before and capfd.readouterr().err == ""
+
+
+def answering() -> list[threading.Thread]:
+    """Return the threads that answer requests, of which there is one at the least."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if found := [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]:
+            return found
+        time.sleep(0.01)
+    return []

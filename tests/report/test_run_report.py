@@ -145,3 +145,9 @@ def test_dollar_signs_in_names_begin_no_formula():
     named = replace(predictions(), class_names=("$x_{$", "$", "c"))
     page = render(report(predictions=named))
     assert "Confusion of the test classes" in page and "$x_{$" in page
+
+
+def test_names_in_any_script_and_of_any_length_are_drawn_without_remarks():
+    """Warnings are errors here."""
+    page = render(report(predictions=replace(predictions(), class_names=("猫", "y" * 250, "<b>"))))
+    assert ">猫<" in page and f">{'y' * 39}…<" in page and "<b>" not in page
