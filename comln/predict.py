@@ -191,13 +191,7 @@ def _with_horizon(learner: AbstractLearner, horizon: float) -> AbstractLearner:
         raise ValueError(f"A horizon is for runs of COMLN; this is one of {type(learner).__name__}, which has none.")
     if not horizon >= 0:
         raise ValueError(f"The horizon must be at least 0, got {horizon}.")
-    log_horizon = jnp.log(jnp.asarray(horizon, learner.log_horizon.dtype))
-    return eqx.tree_at(
-        lambda learner: (learner.log_horizon, learner.task_horizon),
-        learner,
-        (log_horizon, None),
-        is_leaf=lambda node: node is None,
-    )
+    return learner.with_horizon(horizon)
 
 
 class _Head:

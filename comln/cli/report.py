@@ -4,8 +4,7 @@ __all__ = ["report_run"]
 
 from pathlib import Path
 
-import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from comln.data.sampling import Sampler
@@ -36,11 +35,14 @@ def report_run(
         state.learner.backbone, state.statistics, sampler, TASKS_LOOKED_AT, 0, experiment.normalisation
     )
     batches = list(tasks)
-    if isinstance(state.learner, COMLN):
-        learned = float(state.learner.horizon)
+    learner = experiment.at_test(state.learner)
+    if isinstance(learner, COMLN):
+        learned = _usual_horizon(learner, batches)
         horizons = np.concatenate([[0.0], learned * np.geomspace(1e-3, 10.0, PATH_POINTS - 1)])
-        along = [_evaluate_at(state.learner, horizon, batches) for horizon in horizons]
-    predictions = _predictions(experiment.at_test(state.learner), batches, sampler)
+        along = [
+            evaluate_embedded(learner.with_horizon(horizon), batches, TASKS_LOOKED_AT) for horizon in horizons.tolist()
+        ]
+    predictions = _predictions(learner, batches, sampler)
     report = RunReport(
         title=folder.path.resolve().name,
         command=folder.configuration()["command"],
@@ -54,6 +56,7 @@ def report_run(
         shots=experiment.test.shots,
         normalisation=experiment.normalisation.value,
         learned_horizon=learned,
+        own_horizons=isinstance(learner, COMLN) and learner.task_horizon is not None,
         horizons=horizons,
         accuracy_at=None if along is None else np.array([point.mean for point in along]),
         ci95_at=None if along is None else np.array([point.ci95 for point in along]),
@@ -63,10 +66,12 @@ def report_run(
     return write_report(report, folder.path / "report")
 
 
-def _evaluate_at(learner: COMLN, horizon: float, batches: list[Episode]) -> Evaluation:
-    log_horizon = jnp.log(jnp.asarray(horizon, learner.log_horizon.dtype))
-    stopped = eqx.tree_at(lambda learner: learner.log_horizon, learner, log_horizon)
-    return evaluate_embedded(stopped, batches, TASKS_LOOKED_AT)
+def _usual_horizon(learner: COMLN, batches: list[Episode]) -> float:
+    """Return the learned horizon; where each task has its own, their median."""
+    if learner.task_horizon is None:
+        return float(learner.horizon)
+    found = [np.asarray(jax.vmap(learner.horizon_for)(batch.support)) for batch in batches]
+    return float(np.median(np.concatenate(found)[:TASKS_LOOKED_AT]))
 
 
 def _predictions(

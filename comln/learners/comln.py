@@ -17,7 +17,7 @@ from comln.flow.meta_gradients import AbstractMetaGradient, SpanAdjoint
 from comln.heads import LinearHead, prototypes
 from comln.learners.base import AbstractLearner, AdaptationInfo, ParameterGroup, smooth_labels
 from comln.learners.task_horizon import TaskHorizon
-from comln.typing import Array, Float, PRNGKeyArray, Scalar
+from comln.typing import Array, Float, PRNGKeyArray, Scalar, ScalarLike
 
 
 class InitialHead(enum.Enum):
@@ -97,6 +97,15 @@ class COMLN(AbstractLearner):
     def horizon(self) -> Scalar:
         r"""$T = \exp(\text{log\_horizon})$: positive by construction."""
         return jnp.exp(self.log_horizon)
+
+    def with_horizon(self, horizon: ScalarLike) -> "COMLN":
+        """Return the learner with one horizon, at least 0, for all tasks, whatever was learned."""
+        return eqx.tree_at(
+            lambda learner: (learner.log_horizon, learner.task_horizon),
+            self,
+            (jnp.log(jnp.asarray(horizon, self.log_horizon.dtype)), None),
+            is_leaf=lambda node: node is None,
+        )
 
     def scalars(self) -> dict[str, Scalar]:
         return {"horizon": self.horizon}

@@ -52,6 +52,7 @@ class RunReport:
     - `metrics`: one dictionary an update: step, loss, accuracy, and horizon where the learner has one.
     - `accuracy`, `ci95` (in [0, 1]), `tasks`, `failed`, `ways`, `shots`, `normalisation`: the final evaluation.
     - `learned_horizon`, `horizons`, `accuracy_at`, `ci95_at`: test accuracy along the flow, where there is one.
+    - `own_horizons`: whether each task has a horizon of its own, of which `learned_horizon` is the median.
     - `predictions`: of test tasks; `None` where no adaptation worked.
     - `episodes`: some of them, each with a heading.
     """
@@ -68,6 +69,7 @@ class RunReport:
     shots: int
     normalisation: str
     learned_horizon: float | None
+    own_horizons: bool
     horizons: np.ndarray | None
     accuracy_at: np.ndarray | None
     ci95_at: np.ndarray | None
@@ -148,7 +150,12 @@ def _path(report: RunReport) -> str:
     figure = accuracy_along_path(
         report.horizons, report.accuracy_at, report.ci95_at, report.learned_horizon, 1 / report.ways
     )
-    note = "<p>The adapted classifier exists at every time; T is where training learned to stop it.</p>"
+    where = (
+        "each task has a T of its own, learned from its support, and the mark is their median"
+        if report.own_horizons
+        else "T is where training learned to stop it"
+    )
+    note = f"<p>The adapted classifier exists at every time; {where}.</p>"
     return f"<div class='figures'>{figure}</div>{note}"
 
 

@@ -114,3 +114,14 @@ def test_it_falls_under_the_horizon():
     groups = learner(factor()).parameter_groups()
     assert set(jax.tree.leaves((groups.task_horizon, groups.log_horizon))) == {ParameterGroup.HORIZON}
     assert groups.initial_weights is ParameterGroup.NETWORK
+
+
+def test_with_a_given_horizon_every_task_takes_it():
+    own = learner(factor())
+    assert float(own.horizon_for(examples(0))) != pytest.approx(float(own.horizon_for(examples(1))))
+    given = own.with_horizon(3.0)
+    for seed in (0, 1):
+        assert float(given.horizon_for(examples(seed))) == pytest.approx(3.0)
+    head, _ = given.adapt(examples(0))
+    expected, _ = own.adapt_for(jnp.asarray(3.0), examples(0))
+    np.testing.assert_allclose(head.weights, expected.weights, rtol=1e-12)

@@ -1,12 +1,17 @@
 import re
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from comln.cli.report import _usual_horizon
+from comln.episode import Episode
 from comln.report.confusion import confusion
 from comln.report.episode_page import EpisodePicture
 from comln.report.run_report import Predictions, RunReport, render, write_report
+from tests.learners.test_task_horizon import examples, factor, learner
 
 
 def picture(channels: tuple[int, ...] = ()) -> EpisodePicture:
@@ -46,6 +51,7 @@ def report(**changes) -> RunReport:
             shots=1,
             normalisation="running",
             learned_horizon=30.0,
+            own_horizons=False,
             horizons=np.array([0.0, 0.3, 3.0, 30.0, 300.0]),
             accuracy_at=np.array([0.2, 0.5, 0.8, 0.93, 0.92]),
             ci95_at=np.full(5, 0.01),
@@ -151,3 +157,19 @@ def test_names_in_any_script_and_of_any_length_are_drawn_without_remarks():
     """Warnings are errors here."""
     page = render(report(predictions=replace(predictions(), class_names=("猫", "y" * 250, "<b>"))))
     assert ">猫<" in page and f">{'y' * 39}…<" in page and "<b>" not in page
+
+
+def test_a_mark_that_is_a_median_says_so():
+    assert "each task has a T of its own" in render(report(own_horizons=True))
+    assert "each task has a T of its own" not in render(report())
+
+
+def episode(seed):
+    return Episode(examples(seed), examples(seed + 10))
+
+
+def test_the_mark_of_horizons_of_their_own_is_their_median():
+    own, batch = learner(factor()), jax.tree.map(lambda *x: jnp.stack(x), *(episode(seed) for seed in range(3)))
+    each = [float(own.horizon_for(episode(seed).support)) for seed in range(3)]
+    assert len(set(each)) == 3 and _usual_horizon(own, [batch]) == pytest.approx(sorted(each)[1])
+    assert _usual_horizon(learner(None), [batch]) == pytest.approx(2.0)
