@@ -14,7 +14,7 @@ from comln.data.data_error import DataError
 from comln.data.ink import bright_ink, centre_ink, edge_brightness
 from comln.data.input_form import Ink, InputForm
 from comln.data.own_files import OwnFile, Skipped, printable
-from comln.data.safe_image import FORMATS, read_image
+from comln.data.safe_image import FORMATS, decode_image, read_bytes
 
 OWN_FORMATS = (*FORMATS, "TIFF", "PPM", "ICO", "AVIF", "JPEG2000", "SGI", "QOI")
 """Formats that Pillow reads by itself and knows by how a file begins. Not among them: those that start a program."""
@@ -55,7 +55,20 @@ class OwnPictures:
             yield _together(read)
 
     def read(self, path: Path) -> np.ndarray:
+        """Return the picture in a file, as `decode` does.
+
+        **Raises:** `DataError`, also where it cannot be read.
+        """
+        try:
+            content = read_bytes(path)
+        except OSError as error:
+            raise DataError(path, f"it cannot be read ({error.strerror or error}).") from error
+        return self.decode(content, str(path))
+
+    def decode(self, content: bytes, name: str) -> np.ndarray:
         """Return one picture, shape `(height, width, channel)`, uint8.
+
+        - `name`: of the file that it comes from, for messages.
 
         **Raises:** `DataError` where it is no picture, is damaged, has too many pixels, or is blank where ink is
         expected.
@@ -66,8 +79,9 @@ class OwnPictures:
             with warnings.catch_warnings():
                 # Libraries warn of details that do not matter to the pixels.
                 warnings.simplefilter("ignore", UserWarning)
-                pixels = read_image(
-                    path,
+                pixels = decode_image(
+                    content,
+                    name,
                     None if drawing else side,
                     "RGB" if channels == 3 else "L",
                     crop=True,
@@ -76,18 +90,16 @@ class OwnPictures:
                 )
         except DataError:
             raise
-        except OSError as error:
-            raise DataError(path, f"it cannot be read ({error.strerror or error}).") from error
         except Exception as error:  # what readers of damaged files raise is nowhere listed
-            raise DataError(path, f"the picture is damaged ({error}). Get it again or remove it.") from error
-        return self._drawn(path, pixels[..., 0])[..., None] if drawing else pixels
+            raise DataError(name, f"the picture is damaged ({error}). Get it again or remove it.") from error
+        return self._drawn(name, pixels[..., 0])[..., None] if drawing else pixels
 
-    def _drawn(self, path: Path, pixels: np.ndarray) -> np.ndarray:
+    def _drawn(self, name: str, pixels: np.ndarray) -> np.ndarray:
         """Return a drawing as the network knows them, `(height, width)`. One of the right size is not moved."""
         side = self.form.shape[0]
         darkest, brightest = float(pixels.min()), float(pixels.max())
         if darkest == brightest:
-            raise DataError(path, "it is blank.")
+            raise DataError(name, "it is blank.")
         if self.ink == "auto":
             ground = edge_brightness(pixels)
             dark = ground > float(pixels.mean())

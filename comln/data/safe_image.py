@@ -1,6 +1,6 @@
 """Pictures from files that may be anything: few formats, a limit on pixels, one shape."""
 
-__all__ = ["MOST_PIXELS", "decode_image", "eight_bits", "read_image"]
+__all__ = ["MOST_PIXELS", "decode_image", "eight_bits", "read_bytes", "read_image"]
 
 import io
 import struct
@@ -34,9 +34,17 @@ def read_image(
     formats: tuple[str, ...] = FORMATS,
 ) -> np.ndarray:
     """Return the picture in a file as uint8, shape `(height, width, channel)`; see `decode_image`."""
+    return decode_image(read_bytes(path), str(path), size, mode, crop, upright, formats)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds that may be a picture.
+
+    **Raises:** `DataError` where it is too large for one; `OSError`.
+    """
     if (found := path.stat().st_size) > LARGEST_FILE:
         raise DataError(path, f"it is refused: {found} bytes are too many for a picture.")
-    return decode_image(path.read_bytes(), str(path), size, mode, crop, upright, formats)
+    return path.read_bytes()
 
 
 def decode_image(

@@ -12,20 +12,18 @@ import numpy as np
 
 from comln.backbones import AbstractBackbone, Normalisation
 from comln.data.batches import scale_bytes
+from comln.data.own_pictures import OwnPictures
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.source import Split, split_of
 from comln.demo.flow_of_task import FlowOfTask, flow_of_task
 from comln.demo.gallery import Gallery
-from comln.demo.pictures import PictureForm
 from comln.demo.task_request import MOST_CLASSES, MOST_QUERIES, MOST_SUPPORT, Task
+from comln.embed import input_form
 from comln.learners import COMLN
-from comln.recipes.experiment import GlyphsData
 from comln.run import Run
 from comln.typing import Array
 
 PICTURES_AT_ONCE = 16
-DRAWN = ("omniglot",)
-"""Data sets besides the glyphs whose characters are light on dark."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,13 @@ class Demonstration:
 
     - `title`: of the page.
     - `run`: with the learner and its batch statistics. `learner`: the one of `run`, as it is evaluated.
-    - `form`: of the pictures that it takes. `scaling`: of their pixels. `gallery`: pictures to pick from.
+    - `pictures`: reads a person's pictures as `comln predict` does. `gallery`: pictures to pick from.
     """
 
     title: str
     run: Run
     learner: COMLN
-    form: PictureForm
-    scaling: PixelScaling | None
+    pictures: OwnPictures
     gallery: Gallery
 
     def describe(self) -> dict[str, Any]:
@@ -55,7 +52,7 @@ class Demonstration:
             "per_task": self.learner.task_horizon is not None,
             "ways": experiment.test.ways,
             "learned_ways": None if start is None else len(start),
-            "size": self.form.size,
+            "size": self.pictures.form.shape[0],
             "gallery": [
                 {"name": name, "label": label, "count": len(members)}
                 for name, label, members in zip(
@@ -83,7 +80,7 @@ class Demonstration:
                 self.learner.backbone,
                 self.run.statistics,
                 np.resize(pictures[start : start + at_once], (at_once, *pictures.shape[1:])),
-                self.scaling,
+                self.pictures.form.scaling,
                 normalisation,
             )
             for start in range(0, len(pictures), at_once)
@@ -111,7 +108,7 @@ def _embed(
 def prepare_demonstration(title: str, run: Run, splits: Mapping[str, Split]) -> Demonstration:
     """Return a run with what the page needs of the data that it was trained on.
 
-    **Raises:** `ValueError` where the page has nothing to show of it.
+    **Raises:** `ValueError` where the page has nothing to show of it; `RunError` as `input_form` does.
     """
     experiment = run.experiment
     learner = experiment.at_test(run.learner)
@@ -120,16 +117,12 @@ def prepare_demonstration(title: str, run: Run, splits: Mapping[str, Split]) -> 
             f"{title} is a run of {type(learner).__name__}, and the page shows how a classifier changes along T, which "
             "only COMLN has. Train with `--learner comln`."
         )
-    shape = experiment.data.example_shape
-    if len(shape) != 3:
+    if len(experiment.data.example_shape) != 3:
         raise ValueError(f"{title} was trained on embeddings, and the page takes pictures. Pass a run on pictures.")
-    data = experiment.data
-    split = split_of(splits, "test")
     return Demonstration(
         title=title,
         run=run,
         learner=learner,
-        form=PictureForm(shape[0], shape[2], isinstance(data, GlyphsData) or data.name in DRAWN),
-        scaling=split.scaling,
-        gallery=Gallery.of(split),
+        pictures=OwnPictures(input_form(run)),
+        gallery=Gallery.of(split_of(splits, "test")),
     )

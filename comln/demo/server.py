@@ -36,7 +36,7 @@ import numpy as np
 from comln.data.data_error import DataError
 from comln.demo.demonstration import Demonstration
 from comln.demo.flow_of_task import FlowOfTask
-from comln.demo.pictures import as_png
+from comln.demo.pictures import as_png, from_png
 from comln.demo.refusal import Refusal
 from comln.demo.task_request import read_task
 
@@ -45,6 +45,8 @@ LARGEST_PICTURE = 1 << 24
 LARGEST_TASK = 1 << 25
 """Bytes of a task."""
 PATIENCE = 30.0
+MOST_CONNECTIONS = 64
+"""At once; a browser opens about six."""
 DIGITS = 7
 
 SECURITY_HEADERS = {
@@ -88,6 +90,7 @@ class DemoServer(ThreadingHTTPServer):
         self.page["/"] = (self.page["/"][0].replace(b"{{token}}", self.token.encode()), self.page["/"][1])
         # One picture or task at a time: each may use all cores, and memory that is bounded for one.
         self.work = threading.Lock()
+        self.free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         ThreadingHTTPServer.__init__(self, (host, port), Handler)
 
@@ -95,6 +98,19 @@ class DemoServer(ThreadingHTTPServer):
         # Not as the base class does, which asks the network for this machine's name.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, unless there are too many already: then the connection is closed."""
+        if self.free.acquire(blocking=False):
+            ThreadingHTTPServer.process_request(self, request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            ThreadingHTTPServer.process_request_thread(self, request, client_address)
+        finally:
+            self.free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say in one line what nobody foresaw; that a client went away is not worth one."""
@@ -171,6 +187,10 @@ class Handler(BaseHTTPRequestHandler):
             status, kind, content = refusal.status, "application/json", _as_json({"error": str(refusal)})
         except (ConnectionError, TimeoutError):
             return
+        except Exception:  # not foreseen, and still answered: a page must not wait for ever
+            self.server.handle_error(self.request, self.client_address)
+            status, kind = HTTPStatus.INTERNAL_SERVER_ERROR, "application/json"
+            content = _as_json({"error": "The server failed. Its terminal says how."})
         # A browser may have lost interest, in a picture of a class that was removed, say.
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(status, kind, content)
@@ -216,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self._body(LARGEST_PICTURE, name)
         with self.server.work:
             try:
-                return "image/png", as_png(self.server.demonstration.form.read(content, name))
+                return "image/png", as_png(self.server.demonstration.pictures.decode(content, name))
             except DataError as error:
                 raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
@@ -226,9 +246,8 @@ class Handler(BaseHTTPRequestHandler):
         content, demonstration = self._body(LARGEST_TASK, "This task"), self.server.demonstration
         with self.server.work:
             try:
-                task = read_task(
-                    content, demonstration.gallery.picture, lambda file: demonstration.form.read(file, "picture")
-                )
+                shape = demonstration.pictures.form.shape
+                task = read_task(content, demonstration.gallery.picture, lambda file: from_png(file, shape))
                 flow = demonstration.adapt(task)
             except (ValueError, RuntimeError) as error:
                 raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None

@@ -2,7 +2,7 @@
 
     {"classes": [{"name": "cat", "examples": [PICTURE, ...]}, ...], "queries": [PICTURE, ...]}
 
-A PICTURE is `{"gallery": [class, example]}` or `{"png": "..."}`, the latter in base64.
+A PICTURE is `{"gallery": [class, example]}`, or `{"png": "..."}`: what `POST /api/picture` answered, in base64.
 """
 
 __all__ = ["MOST_CLASSES", "MOST_QUERIES", "MOST_SUPPORT", "Task", "read_task"]

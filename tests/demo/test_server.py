@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from comln.backbones import Normalisation
-from comln.demo.server import LARGEST_PICTURE, PAGE, DemoServer
+from comln.data.own_pictures import OwnPictures
+from comln.demo.server import LARGEST_PICTURE, MOST_CONNECTIONS, PAGE, DemoServer
 from comln.episode import Examples
+from comln.recipes.experiment import GlyphsData
 from comln.recipes.learners import ProtoNetConfig
 from tests.demo.runs import demonstration
 from tests.demo.serving import serving
@@ -50,6 +52,9 @@ def png(width: int = 40, height: int = 30, mode: str = "RGB", colour=0) -> bytes
     buffer = io.BytesIO()
     Image.new(mode, (width, height), colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+BLACK = base64.b64encode(png()).decode()
 
 
 def adapt(server: DemoServer, task) -> tuple[int, dict]:
@@ -134,15 +139,45 @@ def test_uploads_and_picked_pictures_are_the_same_to_the_network(server):
     assert "for 2 ways the flow starts from zero" in flow["note"]
 
 
-def test_dark_ink_on_light_ground_is_turned_round_and_any_size_is_read(server):
-    paper = Image.new("L", (300, 200), 250)
-    paper.paste(0, (120, 60, 180, 140))
-    buffer = io.BytesIO()
-    paper.save(buffer, "JPEG")
-    status, _, seen = ask(server, "POST", "/api/picture", buffer.getvalue(), Content_Type="image/jpeg")
+@pytest.mark.parametrize(("kind", "paper", "ink"), [("JPEG", 250, 0), ("TIFF", 0, 255), ("PPM", 255, 90)])
+def test_an_upload_is_seen_as_predict_sees_the_same_file(server, tmp_path, kind, paper, ink):
+    drawing = Image.new("L", (300, 200), paper)
+    drawing.paste(ink, (120, 60, 180, 140))
+    file = tmp_path / "drawing"
+    drawing.save(file, kind)
+    status, _, seen = ask(server, "POST", "/api/picture", file.read_bytes(), Content_Type=f"image/{kind.lower()}")
     pixels = np.asarray(Image.open(io.BytesIO(seen)))
-    assert status == 200 and pixels.shape == (28, 28)
-    assert pixels[0, 0] < 10 and pixels[14, 14] > 240
+    assert status == 200
+    np.testing.assert_array_equal(pixels, OwnPictures(GlyphsData().input_form()).read(file)[..., 0])
+    # Ink is bright and in the middle, its longer side half of the picture's.
+    assert pixels[14, 14] > 240 and np.flatnonzero(pixels.max(axis=1) > 100).tolist() == list(range(7, 21))
+    assert pixels[:6].max() < 20
+
+
+def test_what_nobody_foresaw_is_answered_and_said_in_the_terminal(server, monkeypatch, capfd):
+    def fail(self, content, name):
+        raise ArithmeticError("by chance")
+
+    monkeypatch.setattr(OwnPictures, "decode", fail)
+    status, _, body = ask(server, "POST", "/api/picture", png(), Content_Type="image/png")
+    assert status == 500 and "terminal" in json.loads(body)["error"]
+    assert capfd.readouterr().err == "comln: a request failed (ArithmeticError: by chance).\n"
+
+
+def test_too_many_connections_are_closed_and_the_next_is_answered():
+    with serving(demonstration()) as server:
+        waiting = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(MOST_CONNECTIONS)]
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as another:
+            assert another.recv(1) == b""
+        for connection in waiting:
+            connection.close()
+        until = time.monotonic() + 60
+        while True:
+            try:
+                assert ask(server, "GET", "/api/run")[0] == 200
+                break
+            except (ConnectionError, http.client.RemoteDisconnected):
+                assert time.monotonic() < until
 
 
 @pytest.mark.parametrize(
@@ -162,6 +197,7 @@ def test_dark_ink_on_light_ground_is_turned_round_and_any_size_is_read(server):
         ({"classes": picked(0, 1), "queries": [{"png": "*"}]}, 422, "not in base64"),
         ({"classes": picked(0, 1), "queries": [{"png": "AAAA"}]}, 422, "not a picture"),
         ({"classes": picked(0, 1), "queries": [{"png": "A" * (1 << 20)}]}, 422, "at most 256 kB"),
+        ({"classes": picked(0, 1), "queries": [{"png": BLACK}]}, 422, "40 x 30 pixels, not 28 x 28. Send what"),
     ],
 )
 def test_a_task_that_is_none_is_refused_in_one_line(server, task, status, message):
@@ -193,9 +229,10 @@ def bomb() -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", 422, "it is not a picture"),
         (png(200, 200)[:90], "image/png", 422, "a b.png: "),
         (bomb(), "image/png", 422, "too many pixels"),
+        (png(), "image/png", 422, "a b.png: it is blank."),
         (bytes(LARGEST_PICTURE + 1), "image/png", 413, "a b.png: it is too large, more than 16 MB."),
     ],
-    ids=["no picture", "nothing", "text", "svg", "cut off", "bomb", "too large"],
+    ids=["no picture", "nothing", "text", "svg", "cut off", "bomb", "blank", "too large"],
 )
 def test_a_bad_upload_gets_one_clear_line(server, content, kind, status, message):
     answered, _, body = ask(server, "POST", "/api/picture?name=a%20b.png", content, Content_Type=kind)
@@ -229,7 +266,7 @@ def test_work_is_not_done_for_other_sites(server):
         assert ask(server, "POST", path, b"", X_Comln_Token="é" * 3)[0] == 403
         for origin in ("http://evil.example", "null", "https" + own[4:], own + "0"):
             assert ask(server, "POST", path, b"", Origin=origin)[0] == 403
-    assert ask(server, "POST", "/api/picture", png(), Origin=own)[0] == 200
+    assert ask(server, "POST", "/api/picture", ask(server, "GET", "/gallery/7/3.png")[2], Origin=own)[0] == 200
     assert ask(server, "POST", "/api/adapt", b"{}", Content_Type="text/plain")[0] == 415
     assert ask(server, "POST", "/elsewhere", b"")[0] == 404
 

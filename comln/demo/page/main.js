@@ -259,7 +259,7 @@ function removePicture(group, index) {
 function adders(group, owner) {
   const file = make("input", {
     type: "file",
-    accept: "image/png,image/jpeg,image/bmp,image/gif,image/webp",
+    accept: "image/*",
     multiple: true,
     aria: { label: `Add pictures to ${owner}` },
     onchange: async () => {
