@@ -3,6 +3,7 @@
 __all__ = ["OwnFile", "OwnFolder", "Skipped", "list_folder", "printable"]
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +56,19 @@ def list_folder(folder: Path) -> OwnFolder:
             _take(Path(entry.path), label, files, skipped)
         else:
             _take_file(entry, None, files, skipped)
-    return OwnFolder(tuple(sorted(files, key=lambda file: file.name)), tuple(labels), tuple(skipped))
+    return OwnFolder(tuple(sorted(files, key=lambda file: file.name)), tuple(dict.fromkeys(labels)), tuple(skipped))
 
 
 def printable(name: str) -> str:
     r"""Return a name in which nothing moves the cursor or cannot be encoded: such characters become escapes.
 
-    >>> printable("a\nb") == r"a\nb", printable("Äpfel 1.png")
-    (True, 'Äpfel 1.png')
+    What looks alike is alike: accents are composed (NFC), which some systems keep apart from their letters in names.
+
+    >>> printable("a\nb") == r"a\nb", printable("Äpfel 1.png"), len(printable("A\u0308"))
+    (True, 'Äpfel 1.png', 1)
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in composed)
 
 
 def _take(folder: Path, label: str, files: list[OwnFile], skipped: list[Skipped]) -> None:

@@ -68,6 +68,15 @@ def test_a_name_that_is_no_text_is_listed_and_can_be_read(tmp_path):
     assert file.name == r"\udcff.png" and OwnPictures(GLYPHS).read(file.path).shape == (28, 28, 1)
 
 
+def test_classes_that_are_named_alike_are_one_however_accents_are_stored(tmp_path):
+    for name, file in (("A\u0308pfel", "1.png"), ("\u00c4pfel", "2.png"), ("Birnen", "3.png")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / file).write_bytes(b"")
+    listed = list_folder(tmp_path)
+    assert sorted(listed.labels) == ["Birnen", "\u00c4pfel"]
+    assert [file.label for file in listed.files] == ["Birnen", "\u00c4pfel", "\u00c4pfel"]
+
+
 def test_no_folder_is_said(tmp_path):
     with pytest.raises(DataError, match="there is no such folder"):
         list_folder(tmp_path / "nowhere")
