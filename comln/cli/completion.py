@@ -23,7 +23,7 @@ always, write it to a file once, and have the shell read that file when it start
 
 BASH = """\
 _comln() {{
-    local choices=""
+    local choices="" word="${{COMP_WORDS[COMP_CWORD]}}"
     if [ "$COMP_CWORD" -eq 1 ]; then
         choices="{commands}"
     else
@@ -31,7 +31,12 @@ _comln() {{
 {cases}
         esac
     fi
-    COMPREPLY=($(compgen -W "$choices" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    COMPREPLY=()
+    local choice
+    for choice in $(compgen -W "$choices" -- "$word"); do
+        # Options only where one was begun: otherwise the word may be a file.
+        if [[ "$choice" != -* || "$word" == -* ]]; then COMPREPLY+=("$choice"); fi
+    done
 }}
 complete -o default -F _comln comln
 """
@@ -88,5 +93,5 @@ def _fish(words: dict[str, list[str]]) -> str:
     ]
     for command, of in words.items():
         condition = f"complete -c comln -n '__fish_seen_subcommand_from {command}'"
-        lines += [f"{condition} -l {word[2:]}" if word.startswith("--") else f"{condition} -a {word}" for word in of]
+        lines += [f"{condition} -l {word[2:]} -r" if word.startswith("--") else f"{condition} -a {word}" for word in of]
     return "\n".join(lines) + "\n"

@@ -35,6 +35,13 @@ def test_bash_completes_commands_options_and_names(script):
     assert set(completed(script, "")) == set(main.COMMANDS)
 
 
+def test_bash_offers_options_only_where_one_was_begun(script):
+    """Otherwise the word may be a file, which bash completes by itself where nothing is offered."""
+    assert completed(script, "predict", "") == [] and completed(script, "train", "x") == []
+    assert "--support" in completed(script, "predict", "-") and "glyphs-5way-1shot" in completed(script, "train", "")
+    assert not any(word.startswith("-") for word in completed(script, "train", ""))
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_take_their_script(shell, capsys):
     code, out, _ = comln("completion", shell, capsys=capsys)
