@@ -96,11 +96,11 @@ def run(arguments: list[str]) -> int:
                 result = target.compute(_workspace(options, folder, say))
                 paths = target.write(result, folder)
                 numbers[name] = target.numbers(result)
+                if options.target == ALL:
+                    write_files(base, {"index.html": _contents(folders).encode()})
                 if not options.json:
                     print(target.describe(result))
                     print(f"wrote {', '.join(path.name for path in paths)} to {folder}", flush=True)
-        if options.target == ALL:
-            write_files(base, {"index.html": _contents(folders).encode()})
     except DataError as error:
         return fail(error)
     except OSError as error:
@@ -128,9 +128,12 @@ def _share(
 
 
 def _contents(folders: Mapping[str, Path]) -> str:
-    """Return a page that leads to those of all targets."""
+    """Return a page that leads to those of all targets that are done."""
     links = "".join(
-        f'<li><a href="{name}/index.html">{name}</a>: {html.escape(TARGETS[name])}</li>' for name in folders
+        f'<li><a href="{name}/index.html">{name}</a>: {html.escape(TARGETS[name])}</li>'
+        if (folder / "index.html").exists()
+        else f"<li>{name}: {html.escape(TARGETS[name])} (not computed yet)</li>"
+        for name, folder in folders.items()
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>comln reproduce all</title>'

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from comln.cli import main, reproduce
+from comln.reproduce import figure1
 
 SMOKE = ["reproduce", "all", "--budget", "smoke"]
 
@@ -21,6 +22,17 @@ def test_all_targets_go_into_folders_of_their_own_with_one_page_before_them(two_
     page = (tmp_path / "r" / "index.html").read_text()
     for name in numbers:
         assert f'href="{name}/index.html"' in page and (tmp_path / "r" / name / "index.html").exists()
+
+
+def test_the_page_before_them_is_there_also_if_not_all_are_done(two_targets, tmp_path, capsys, monkeypatch):
+    def interrupted(workspace):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure1, "compute", interrupted)
+    assert main.run([*SMOKE, "--out", str(tmp_path)]) == 130
+    page = (tmp_path / "index.html").read_text()
+    assert 'href="figure2/index.html"' in page and "figure1/index.html" not in page
+    assert "(not computed yet)" in page
 
 
 def test_progress_is_that_of_all_and_names_the_one_at_work():
