@@ -38,6 +38,11 @@ class Preprocessing:
             raise ValueError(f"--image-size must be between 1 and {LARGEST_SIDE}, got {self.image_size}.")
         if not all(np.isfinite(self.mean)) or not all(0 < std < np.inf for std in self.std):
             raise ValueError(f"--mean must be finite and --std above 0, got {self.mean} and {self.std}.")
+        if any(abs(mean) > 1 for mean in self.mean):
+            raise ValueError(
+                f"--mean must be of pixels between 0 and 1, got {self.mean}. If it and --std are of pixels up to 255, "
+                "divide both by 255."
+            )
 
 
 class OnnxNetwork:

@@ -154,5 +154,7 @@ def test_impossible_preprocessing_is_refused(path):
         Preprocessing(image_size=0)
     with pytest.raises(ValueError, match="--std above 0"):
         Preprocessing(std=(0.0,))
+    with pytest.raises(ValueError, match="of pixels up to 255, divide both by 255"):
+        Preprocessing(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     with pytest.raises(ValueError, match="need one number or 3"):
         OnnxNetwork(model(path), Preprocessing(mean=(0.1, 0.2)))

@@ -14,7 +14,7 @@ import tyro
 from comln.backbones import Normalisation
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
-from comln.cli.own_examples import AT_ONCE, tell_skipped
+from comln.cli.own_examples import at_once, tell_skipped
 from comln.cli.progress import counting
 from comln.data.data_error import DataError
 from comln.data.embedding_file import Block, write_embeddings
@@ -128,11 +128,11 @@ def _blocks(
     folder, told, done = options.places[-1], 0, 0
     tell_skipped(folder, listed.skipped, 0)
     with counting("embedding", len(listed.files)) as on_progress:
-        for files, examples in pictures.blocks(listed.files, AT_ONCE):
+        for files, examples in pictures.blocks(listed.files, at_once(network.form)):
             told = tell_skipped(folder, pictures.skipped, told)
             yield network(examples), [file.name for file in files], [file.label for file in files]
             done += len(files)
-            on_progress(done)
+            on_progress(done + len(pictures.skipped))
     tell_skipped(folder, pictures.skipped, told)
 
 

@@ -1,7 +1,8 @@
 """A user's own labelled or unlabelled examples, from a folder of pictures or a file of embeddings, in blocks."""
 
-__all__ = ["AT_ONCE", "OwnExamples", "open_examples", "tell_skipped"]
+__all__ = ["OwnExamples", "at_once", "open_examples", "tell_skipped"]
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from comln.data.own_pictures import InkOf, OwnPictures
 from comln.predict import mixed_blocks
 
 AT_ONCE = 64
-"""Pictures of a block."""
+"""Pictures of a block, if they are not large."""
+MOST_NUMBERS = 1 << 26
+"""Of a block of pictures, unless one alone has more."""
 
 
 @dataclass
@@ -37,7 +40,7 @@ class OwnExamples:
     content: EmbeddingFile | tuple[OwnPictures, Sequence[OwnFile]]
     skipped: list[Skipped] = field(default_factory=list)
 
-    def blocks(self, size: int = AT_ONCE, mixed: bool = False) -> Iterator[tuple[list[int], np.ndarray]]:
+    def blocks(self, size: int, mixed: bool = False) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield positions of examples with the examples; what cannot be read is passed over, with a line each.
 
         - `mixed`: whether each block of pictures is a mixture of all.
@@ -66,6 +69,15 @@ class OwnExamples:
         if isinstance(self.content, EmbeddingFile):
             return 0, 0
         return self.content[0].dark, self.content[0].bright
+
+
+def at_once(form: InputForm) -> int:
+    """Return how many pictures to embed at once, fewer where they are large.
+
+    >>> at_once(InputForm((224, 224, 3))), at_once(InputForm((4096, 4096, 3)))
+    (64, 1)
+    """
+    return max(1, min(AT_ONCE, MOST_NUMBERS // math.prod(form.shape)))
 
 
 def open_examples(path: Path, form: InputForm, ink: InkOf, option: str, labelled: bool = False) -> OwnExamples:

@@ -16,7 +16,7 @@ import tyro
 
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
-from comln.cli.own_examples import AT_ONCE, OwnExamples, open_examples
+from comln.cli.own_examples import OwnExamples, at_once, open_examples
 from comln.cli.progress import counting
 from comln.data.data_error import DataError
 from comln.data.input_form import InputForm
@@ -71,8 +71,8 @@ def run(arguments: list[str]) -> int:
         form = input_form(loaded, options.data_folder)
         support = open_examples(options.support, form, options.ink, "--support", labelled=True)
         query = open_examples(options.query, form, options.ink, "--query")
-        classifier, seen = _adapt(loaded, form, support, options)
-        rows, again = _classify(classifier, query, seen)
+        classifier, seen, unclear = _adapt(loaded, form, support, options)
+        rows, again = _classify(classifier, query, form, seen)
         prediction = Prediction(classifier.classes, np.stack(list(rows.values())))
         assessment = assess(classifier.classes, prediction.predicted, [query.labels[index] for index in rows])
         if options.plot is not None:
@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
         return fail(error)
     except OSError as error:
         return fail(f"{error.filename or options.out}: {error.strerror or error}.", code=1)
-    for remark in _remarks(classifier, support, query, again):
+    for remark in _remarks(classifier, support, query, unclear, again):
         print(f"comln: {remark}", file=sys.stderr)
     if options.json:
         print(json.dumps(_summary(options, classifier, support, query, len(rows), assessment)))
@@ -100,11 +100,11 @@ def _others(options: PredictOptions, written: Path) -> Iterator[Path]:
 
 def _adapt(
     loaded: Run, form: InputForm, support: OwnExamples, options: PredictOptions
-) -> tuple[Classifier, dict[bytes, str]]:
-    """Return the classifier, and the names of the support examples by their content."""
+) -> tuple[Classifier, dict[bytes, str], list[str]]:
+    """Return the classifier, the labels of the support examples by their content, and names of those with several."""
     indices: list[int] = []
     parts: list[np.ndarray] = []
-    for chosen, examples in support.blocks():
+    for chosen, examples in support.blocks(at_once(form)):
         indices += chosen
         parts.append(examples)
     labels = [support.labels[index] or "" for index in indices]
@@ -117,14 +117,21 @@ def _adapt(
         raise DataError(support.path, "it holds no examples.")
     examples = np.concatenate(parts)
     classifier = adapt(loaded, examples, labels, options.horizon, not options.unbalanced, form)
-    return classifier, {each.tobytes(): support.names[index] for index, each in zip(indices, examples, strict=True)}
+    seen: dict[bytes, str] = {}
+    unclear = []
+    for index, label, each in zip(indices, labels, examples, strict=True):
+        if seen.setdefault(each.tobytes(), label) != label:
+            unclear.append(support.names[index])
+    return classifier, seen, unclear
 
 
-def _classify(classifier: Classifier, query: OwnExamples, seen: dict[bytes, str]) -> tuple[Rows, list[str]]:
+def _classify(
+    classifier: Classifier, query: OwnExamples, form: InputForm, seen: Mapping[bytes, str]
+) -> tuple[Rows, list[str]]:
     """Return the probabilities by the position of their example, and the names of queries that the support has too."""
     rows, again = {}, []
     with counting("classifying", len(query.names)) as on_progress:
-        for indices, examples in query.blocks(classifier.together or AT_ONCE, mixed=classifier.together > 0):
+        for indices, examples in query.blocks(classifier.together or at_once(form), mixed=classifier.together > 0):
             rows.update(zip(indices, classifier.probabilities(examples), strict=True))
             again += [query.names[i] for i, each in zip(indices, examples, strict=True) if each.tobytes() in seen]
             on_progress(len(rows))
@@ -157,9 +164,16 @@ def _plot(path: Path, classifier: Classifier, assessment: Assessment | None) -> 
     write_whole(path, confusion_png(assessment.confusion, classifier.classes))
 
 
-def _remarks(classifier: Classifier, support: OwnExamples, query: OwnExamples, again: Sequence[str]) -> Iterator[str]:
+def _remarks(
+    classifier: Classifier, support: OwnExamples, query: OwnExamples, unclear: Sequence[str], again: Sequence[str]
+) -> Iterator[str]:
     if classifier.note:
         yield classifier.note
+    if unclear:
+        yield (
+            f"{len(unclear)} of the support examples stand in another class too, the first being {unclear[0]}: neither "
+            "class can be learned from them."
+        )
     other = sorted({label for label in query.labels if label is not None} - set(classifier.classes))
     if other:
         yield f"no class of the support is named {', '.join(map(repr, other[:5]))}: its queries count as unlabelled."

@@ -119,6 +119,10 @@ def test_queries_without_labels_are_predicted_only(folders, exported, capsys):
     assert code == 0 and table is not None and len(table) == 12
     assert json.loads(printed)["accuracy"] is None and json.loads(printed)["confusion"] is None
     assert "no class of the support is named 'heron'" in err and "1 of the queries are in the support too" in err
+    assert "in another class too" not in err
+    shutil.copy(folders / "support" / "owl" / "0.png", folders / "support" / "dog" / "9.png")
+    assert "1 of the support examples stand in another class too" in predicted(folders, exported, capsys=capsys)[2]
+    (folders / "support" / "dog" / "9.png").unlink()
     (folders / "out.csv").unlink()
     code, printed, err, table = predicted(folders, exported, "--plot", folders / "m.png", capsys=capsys)
     assert code == 2 and "no confusion matrix to --plot" in err and table is None and not (folders / "m.png").exists()
