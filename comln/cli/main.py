@@ -3,6 +3,7 @@
 __all__ = ["main"]
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,9 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command in `arguments` (default: those of the process) and exit: 0 success, 1 failure, 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name of a file may have bytes that are no text; to show it with escapes is better than to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

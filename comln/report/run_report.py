@@ -81,7 +81,7 @@ def write_report(report: RunReport, folder: Path) -> Path:
     """Write `index.html` into `folder`, whole or not at all, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     page, temporary = folder / "index.html", folder / ".index.html.part"
-    temporary.write_text(render(report), encoding="utf-8")
+    temporary.write_text(render(report), encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, page)
     return page
 

@@ -55,6 +55,16 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_name_that_is_no_text_is_printed_with_escapes():
+    """Names of files may hold any bytes; standard output refuses those that are no text, unless told otherwise."""
+    script = (
+        "import sys; from comln.cli import main; main.run = lambda words: print(words[0]) or 0; main.main(sys.argv[1:])"
+    )
+    place = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", script, b"\xe4"], capture_output=True, env=place, check=False)
+    assert done.returncode == 0 and done.stdout == b"\\udce4\n"
+
+
 @pytest.mark.float32
 def test_a_run_folder_describes_itself(trained):
     configuration = json.loads((trained / "config.json").read_text())
