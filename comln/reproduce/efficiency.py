@@ -1,6 +1,17 @@
 """Memory and time of the meta-gradient of one task against the number of inner steps: Figures 3 and 4 measured."""
 
-__all__ = ["NAMES", "PAPER_BYTES", "Cell", "Efficiency", "Interleaved", "Limit", "Spending", "compute"]
+__all__ = [
+    "HALF_POWERS",
+    "NAMES",
+    "PAPER_BYTES",
+    "POWERS",
+    "Cell",
+    "Efficiency",
+    "Interleaved",
+    "Limit",
+    "Spending",
+    "compute",
+]
 
 import dataclasses
 import enum
@@ -62,6 +73,12 @@ SHARE = 0.6
 
 FEW = 10
 """See `Spending.longest_s`."""
+
+POWERS = tuple(10**power for power in range(7))
+"""Numbers of steps."""
+
+HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
+"""The same, with about the middle between two of them."""
 
 LEVEL = 0.01
 """Up to this relative difference, two amounts of memory are the same."""

@@ -4,7 +4,6 @@ __all__ = ["describe", "draw", "note", "numbers", "restore", "tables", "write"]
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.extrapolation import Estimate
 from comln.reproduce.facts import as_html, as_lines
 from comln.reproduce.meta_gradient_programs import METHODS, STEP
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.quantities import in_bytes, in_time, three_digits
-from comln.run import converter
 
 COLOURS = {
     "maml": "#999999",
@@ -123,17 +122,12 @@ def _limits(axes: Axes, result: Efficiency) -> None:
 
 def numbers(result: Efficiency, target: str) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": target,
-        **converter.unstructure(result, Efficiency),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers(target, result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Efficiency:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Efficiency)
+    return from_numbers(content, Efficiency)
 
 
 def tables(result: Efficiency) -> Iterator[Table]:

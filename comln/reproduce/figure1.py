@@ -6,7 +6,7 @@ import dataclasses
 import html
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from comln.flow.integrator import Integrator
 from comln.learners import ANIL, COMLN
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.measure import environment
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.workspace import Workspace
-from comln.run import converter
 
 FILES = ("figure1.json", "figure1.svg", "figure1.png", "index.html")
 """What `write` writes."""
@@ -223,17 +223,12 @@ def _draw_loss(axes: Axes, result: Figure1, shown: np.ndarray) -> None:
 
 def numbers(result: Figure1) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": "figure1",
-        **converter.unstructure(result, Figure1),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers("figure1", result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Figure1:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Figure1)
+    return from_numbers(content, Figure1)
 
 
 def describe(result: Figure1) -> str:

@@ -7,15 +7,13 @@ from typing import Any
 
 from comln.recipes.backbones import Conv4Config
 from comln.reproduce import efficiency, efficiency_page
-from comln.reproduce.efficiency import Efficiency, Spending
+from comln.reproduce.efficiency import HALF_POWERS, POWERS, Efficiency, Spending
 from comln.reproduce.workspace import Budget, Workspace
 
 FILES = ("figure3.json", "figure3.svg", "figure3.png", "index.html")
 """What `write` writes."""
 
 TITLE = "Figure 3: the meta-gradient of a 5-way 5-shot task of glyphs, Conv-4"
-POWERS = tuple(10**power for power in range(7))
-HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
 
 SPENDING = {
     Budget.SMOKE: Spending(Conv4Config(4), 28, (1, 100), (1, 2), 2.0, 0.02, 0.5, 10),

@@ -7,15 +7,13 @@ from typing import Any
 
 from comln.recipes.backbones import ResNet12Config
 from comln.reproduce import efficiency, efficiency_page
-from comln.reproduce.efficiency import Efficiency, Spending
+from comln.reproduce.efficiency import HALF_POWERS, POWERS, Efficiency, Spending
 from comln.reproduce.workspace import Budget, Workspace
 
 FILES = ("figure4.json", "figure4.svg", "figure4.png", "index.html")
 """What `write` writes."""
 
 TITLE = "Figure 4: the meta-gradient of a 5-way 5-shot task of glyphs, ResNet-12"
-POWERS = tuple(10**power for power in range(7))
-HALF_POWERS = tuple(sorted({*POWERS, *(3 * power for power in POWERS[:-1])}))
 THIN = ResNet12Config(widths=(4, 4, 8, 8))
 PAPER = ResNet12Config()
 

@@ -3,7 +3,6 @@
 __all__ = ["DATA", "FILES", "compute", "describe", "draw", "facts", "numbers", "restore", "tables", "write"]
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from matplotlib.figure import Figure
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.few_shot_cells import DATA, how_to_read, title_of
 from comln.reproduce.horizons import FROM_SMALL, Figure5, HorizonRow, compute
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import in_percent, sign_of
-from comln.run import converter
 
 FILES = ("figure5.json", "figure5.svg", "figure5.png", "index.html")
 """What `write` writes."""
@@ -160,17 +159,12 @@ def _plain_percents(axes: Axes) -> None:
 
 def numbers(result: Figure5) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": "figure5",
-        **converter.unstructure(result, Figure5),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers("figure5", result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Figure5:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Figure5)
+    return from_numbers(content, Figure5)
 
 
 def describe(result: Figure5) -> str:

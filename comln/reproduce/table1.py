@@ -29,10 +29,10 @@ from comln.reproduce import memory_orders
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.memory_orders import LINES, SMALL, Orders, Row, Size, Spending
 from comln.reproduce.meta_gradient_programs import METHODS
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.quantities import in_bytes, three_digits
 from comln.reproduce.workspace import Budget, Workspace
-from comln.run import converter
 
 FILES = ("table1.json", "table1.svg", "table1.png", "index.html")
 """What `write` writes."""
@@ -134,15 +134,13 @@ def _panel(axes: Axes, rows: list[Row], title: str) -> None:
 def numbers(result: Orders) -> dict[str, Any]:
     """Return the numbers as JSON can hold them."""
     rows = [asdict(row) | {"growth": round(result.growth(row), 3)} for row in result.rows]
-    found = [asdict(fact) for fact in facts(result)]
-    return {"target": "table1", **converter.unstructure(result, Orders), "rows": rows, "facts": found}
+    return as_numbers("table1", result, facts(result)) | {"rows": rows}
 
 
 def restore(content: dict[str, Any]) -> Orders:
     """Return a result from its numbers as they are in JSON."""
     rows = [{name: value for name, value in row.items() if name != "growth"} for row in content["rows"]]
-    named = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(named | {"rows": rows}, Orders)
+    return from_numbers(content | {"rows": rows}, Orders)
 
 
 def tables(result: Orders) -> Iterator[Table]:

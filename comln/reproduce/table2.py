@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from comln.recipes.benchmarks import Number, published
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.few_shot_cells import DATA, cell_of, how_to_read, run_cells, spending_of, title_of
 from comln.reproduce.measure import environment
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, difference, in_percent, score, sign_of
 from comln.reproduce.workspace import Budget, Workspace
-from comln.run import converter
 
 FILES = ("table2.json", "table2.svg", "table2.png", "index.html")
 """What `write` writes."""
@@ -249,17 +249,12 @@ def draw(result: Table2) -> Figure:
 
 def numbers(result: Table2) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": "table2",
-        **converter.unstructure(result, Table2),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers("table2", result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Table2:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Table2)
+    return from_numbers(content, Table2)
 
 
 def describe(result: Table2) -> str:

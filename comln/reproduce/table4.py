@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,11 @@ from comln.reproduce.few_shot_cells import (
     title_of,
 )
 from comln.reproduce.measure import environment
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, difference, in_percent, is_within, score
 from comln.reproduce.table2 import overlap
 from comln.reproduce.workspace import Budget, Workspace
-from comln.run import converter
 
 FILES = ("table4.json", "table4.svg", "table4.png", "index.html")
 """What `write` writes."""
@@ -211,17 +211,12 @@ def draw(result: Table4) -> Figure:
 
 def numbers(result: Table4) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": "table4",
-        **converter.unstructure(result, Table4),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers("table4", result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Table4:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Table4)
+    return from_numbers(content, Table4)
 
 
 def describe(result: Table4) -> str:

@@ -4,7 +4,6 @@ __all__ = ["DATA", "FILES", "compute", "describe", "draw", "facts", "numbers", "
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from comln.recipes.benchmarks import published
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.few_shot_cells import how_to_read, title_of
 from comln.reproduce.frozen_features import DATA, LINEAR, METHODS, PAPER_DATA, Table5, compute
+from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, in_percent, is_within
 from comln.reproduce.svm_heads import HEADS
-from comln.run import converter
 
 FILES = ("table5.json", "table5.svg", "table5.png", "index.html")
 """What `write` writes."""
@@ -149,17 +148,12 @@ def _drawn(found: Score | None) -> tuple[float, float, tuple[float, ...]]:
 
 def numbers(result: Table5) -> dict[str, Any]:
     """Return the numbers as JSON can hold them, with the claims."""
-    return {
-        "target": "table5",
-        **converter.unstructure(result, Table5),
-        "facts": [asdict(fact) for fact in facts(result)],
-    }
+    return as_numbers("table5", result, facts(result))
 
 
 def restore(content: Mapping[str, Any]) -> Table5:
     """Return a result from its `numbers`."""
-    rest = {name: value for name, value in content.items() if name not in ("target", "facts")}
-    return converter.structure(rest, Table5)
+    return from_numbers(content, Table5)
 
 
 def describe(result: Table5) -> str:
