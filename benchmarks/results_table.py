@@ -300,6 +300,83 @@ def scaling():
     return "\n\n".join([*parts, "## Conv-4 beside PyTorch, and a meta-step beside a supervised step", networks()])
 
 
+def race():
+    """Return the tables of the race against what people use today, or that it was not run yet."""
+    content = committed("race")
+    if content is None:
+        return f"{RACE}\n\nNot measured yet; the command writes the numbers."
+    rows = content["meta-steps"]
+    tables = []
+    for shape, name in dict.fromkeys((row["shape"], row["race"]) for row in rows):
+        body = [meta_step(row) for row in rows if (row["shape"], row["race"]) == (shape, name)]
+        tables.append(markdown((f"{name}: {shape}", [META_STEP, *body])))
+    for shots in dict.fromkeys(row["shots"] for row in content["heads"]):
+        body = [head(row, content["reference"]) for row in content["heads"] if row["shots"] == shots]
+        title = f"Heads on frozen embeddings, 5-way {shots}-shot"
+        tables.append(markdown((title, [HEAD, *body])))
+    answers = [row["versions"] for row in (*rows, *content["heads"]) if "versions" in row]
+    versions = {library: number for answer in answers for library, number in answer.items()}
+    named = ", ".join(f"{library} {number}" for library, number in versions.items())
+    absent = "; ".join(f"{name}: {why}" for name, why in content["peers not raced"].items())
+    note = (
+        f"Versions: {named}. Not raced, for what the installer said: {absent}. Commit "
+        f"{content['environment']['commit']}. {where(content)}"
+    )
+    return "\n\n".join([RACE, *tables, note])
+
+
+def meta_step(row):
+    """Return one entrant's cells of `META_STEP`."""
+    if "reason" in row:
+        return [row["entrant"], row["reason"], *[""] * (len(META_STEP) - 2)]
+    low, high = row["times ours, quartiles"]
+    distance = row.get("gradient's distance from ours, double precision")
+    return [
+        row["entrant"],
+        f"{row['median_ms']:,.0f}",
+        f"{row['times ours']:.2f} [{low:.2f}, {high:.2f}]",
+        f"{row['first_s']:.1f}",
+        f"{row['peak_bytes'] / 1e6:,.0f}",
+        f"{row['loss']:.5f}",
+        "" if distance is None else f"{distance:.0e}",
+    ]
+
+
+META_STEP = ["entrant", "ms", "times the first's, quartiles", "first, s", "memory, MB", "loss", "gradient's distance"]
+
+
+def head(row, reference):
+    """Return one head's cells of `HEAD`."""
+    if "reason" in row:
+        return [row["head"], row["reason"], *[""] * (len(HEAD) - 2)]
+    mean, interval = row["accuracy"]
+    is_reference = row["head"] == reference
+    difference = "" if is_reference else "{:+.2f} ± {:.2f}".format(*(100 * x for x in row["minus the reference"]))
+    return [
+        row["head"],
+        f"{100 * mean:.2f} ± {100 * interval:.2f}",
+        difference,
+        f"{row['median_ms']:.2f}",
+        "1" if is_reference else f"{row['times of the reference']:.3f}",
+        ", ".join(f"{chosen:g}" for chosen in row["chosen"]),
+    ]
+
+
+HEAD = ["head", "accuracy, %", "minus the reference's, %", "ms", "times the reference's", "chosen"]
+
+RACE = """\
+## A race against what people use today
+
+The same tasks, weights and arithmetic in other libraries, each in a process with an environment of its own, all of
+them taking turns. A meta-step is the meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; that all
+compute the same is shown by their losses, and by the distance of the gradients in double precision, relative to the
+first entrant's. Memory is by how much a process grew at most until the end of its first step, compilation among it.
+Heads are fitted to embeddings of a network that was trained with plain supervision on the training classes; time is
+for fitting and predicting one task; what is chosen was best on tasks of the validation classes; the reference is
+logistic regression with the chosen penalty. `python benchmarks/race/race.py PEERS` repeats it, with a folder for the
+environments of the others."""
+
+
 def tables_of_accuracy():
     """Return Tables 2, 4 and 5 and Figures 1 and 5 with what they say of the paper's claims."""
     parts = [ACCURACY]
@@ -355,7 +432,7 @@ def pages():
     return {
         "README.md": readme,
         "docs/how-to-choose-a-meta-gradient.md": speed_tables(result),
-        "docs/results.md": f"{comparison()}\n\n{tables_of_accuracy()}",
+        "docs/results.md": f"{comparison()}\n\n{tables_of_accuracy()}\n\n{race()}",
         "docs/long-runs.md": interruptions(),
         "docs/scaling.md": scaling(),
     }

@@ -390,7 +390,7 @@ def head_rows(shots, found):
         if "reason" not in reference and name != REFERENCE:
             ratios = np.array(answer["times"]) / np.array(reference["times"])
             row["minus the reference"] = mean_and_ci95(accuracies - np.array(reference["accuracies"]))
-            row["times the reference's"] = float(f"{np.median(ratios):.3g}")
+            row["times of the reference"] = float(f"{np.median(ratios):.3g}")
         yield row
 
 
