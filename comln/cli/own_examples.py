@@ -1,8 +1,7 @@
 """A user's own labelled or unlabelled examples, from a folder of pictures or a file of embeddings, in blocks."""
 
-__all__ = ["OwnExamples", "at_once", "open_examples", "tell_skipped"]
+__all__ = ["OwnExamples", "open_examples", "tell_skipped"]
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,9 @@ import numpy as np
 from comln.data.data_error import DataError
 from comln.data.embedding_file import EmbeddingFile, is_embedding_file, open_embeddings
 from comln.data.input_form import InputForm
-from comln.data.own_files import OwnFile, Skipped, list_folder, printable
+from comln.data.own_files import OwnFile, Skipped, label_of, list_folder, printable
 from comln.data.own_pictures import InkOf, OwnPictures
 from comln.predict import mixed_blocks
-
-AT_ONCE = 64
-"""Pictures of a block, if they are not large."""
-MOST_NUMBERS = 1 << 26
-"""Of a block of pictures, unless one alone has more."""
 
 
 @dataclass
@@ -64,20 +58,16 @@ class OwnExamples:
         self.skipped += pictures.skipped
 
     @property
+    def unreadable(self) -> int:
+        """How many of the examples that were come to could not be read."""
+        return 0 if isinstance(self.content, EmbeddingFile) else len(self.content[0].skipped)
+
+    @property
     def inks(self) -> tuple[int, int]:
         """How many drawings had dark ink, and how many bright; of other examples, none."""
         if isinstance(self.content, EmbeddingFile):
             return 0, 0
         return self.content[0].dark, self.content[0].bright
-
-
-def at_once(form: InputForm) -> int:
-    """Return how many pictures to embed at once, fewer where they are large.
-
-    >>> at_once(InputForm((224, 224, 3))), at_once(InputForm((4096, 4096, 3)))
-    (64, 1)
-    """
-    return max(1, min(AT_ONCE, MOST_NUMBERS // math.prod(form.shape)))
 
 
 def open_examples(path: Path, form: InputForm, ink: InkOf, option: str, labelled: bool = False) -> OwnExamples:
@@ -127,7 +117,7 @@ def _embeddings(path: Path, form: InputForm, labelled: bool) -> OwnExamples:
     if labelled and file.labels is None:
         raise DataError(path, "it has no labels, which the support needs.")
     names = [printable(name) for name in file.names or map(str, range(file.count))]
-    labels = [None] * file.count if file.labels is None else [printable(label) for label in file.labels]
+    labels = [None] * file.count if file.labels is None else [label_of(label) for label in file.labels]
     return OwnExamples(path, names, labels, tuple(dict.fromkeys(label for label in labels if label)), file)
 
 

@@ -1,19 +1,19 @@
 """A user's folder of files, in folders that are named as classes, or in none: listed with what is left out of it."""
 
-__all__ = ["OwnFile", "OwnFolder", "Skipped", "list_folder", "printable"]
+__all__ = ["OwnFile", "OwnFolder", "Skipped", "label_of", "list_folder", "printable"]
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from comln.data.class_names import composed
 from comln.data.data_error import DataError
 
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A file: where it is, its name within the folder as it is shown to people, and the folder in that, if any."""
+    """A file: where it is, its name within the folder as it is shown to people, and its class, if it lies in one."""
 
     path: Path
     name: str
@@ -51,9 +51,8 @@ def list_folder(folder: Path) -> OwnFolder:
     files, labels, skipped = [], [], []
     for entry in _entries(folder):
         if entry.is_dir():
-            label = printable(entry.name)
-            labels.append(label)
-            _take(Path(entry.path), label, files, skipped)
+            labels.append(label_of(entry.name))
+            _take(Path(entry.path), files, skipped)
         else:
             _take_file(entry, None, files, skipped)
     return OwnFolder(tuple(sorted(files, key=lambda file: file.name)), tuple(dict.fromkeys(labels)), tuple(skipped))
@@ -62,28 +61,30 @@ def list_folder(folder: Path) -> OwnFolder:
 def printable(name: str) -> str:
     r"""Return a name in which nothing moves the cursor or cannot be encoded: such characters become escapes.
 
-    What looks alike is alike: accents are composed (NFC), which some systems keep apart from their letters in names.
-
-    >>> printable("a\nb") == r"a\nb", printable("Äpfel 1.png"), len(printable("A\u0308"))
-    (True, 'Äpfel 1.png', 1)
+    >>> printable("a\nb") == r"a\nb", printable("Äpfel 1.png")
+    (True, 'Äpfel 1.png')
     """
-    composed = unicodedata.normalize("NFC", name)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in composed)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _take(folder: Path, label: str, files: list[OwnFile], skipped: list[Skipped]) -> None:
+def label_of(name: str) -> str:
+    """Return the class that a folder, or a label in a file, names: `composed` and `printable`."""
+    return printable(composed(name))
+
+
+def _take(folder: Path, files: list[OwnFile], skipped: list[Skipped]) -> None:
     for entry in _entries(folder):
         if entry.is_dir():
             reason = "it is a folder within a class; only files directly in the folder of a class are read"
-            skipped.append(Skipped(f"{label}/{printable(entry.name)}", reason))
+            skipped.append(Skipped(f"{printable(folder.name)}/{printable(entry.name)}", reason))
         else:
-            _take_file(entry, label, files, skipped)
+            _take_file(entry, folder.name, files, skipped)
 
 
-def _take_file(entry: os.DirEntry[str], label: str | None, files: list[OwnFile], skipped: list[Skipped]) -> None:
-    name = printable(entry.name) if label is None else f"{label}/{printable(entry.name)}"
+def _take_file(entry: os.DirEntry[str], folder: str | None, files: list[OwnFile], skipped: list[Skipped]) -> None:
+    name = printable(entry.name if folder is None else f"{folder}/{entry.name}")
     if entry.is_file():
-        files.append(OwnFile(Path(entry.path), name, label))
+        files.append(OwnFile(Path(entry.path), name, None if folder is None else label_of(folder)))
     else:
         broken = "it is a link that leads nowhere" if entry.is_symlink() else "it is not a file"
         skipped.append(Skipped(name, broken))

@@ -74,7 +74,9 @@ def test_classes_that_are_named_alike_are_one_however_accents_are_stored(tmp_pat
         (tmp_path / name / file).write_bytes(b"")
     listed = list_folder(tmp_path)
     assert sorted(listed.labels) == ["Birnen", "\u00c4pfel"]
-    assert [file.label for file in listed.files] == ["Birnen", "\u00c4pfel", "\u00c4pfel"]
+    assert [file.label for file in listed.files] == ["\u00c4pfel", "Birnen", "\u00c4pfel"]
+    # Names are those of the files all the same.
+    assert all((tmp_path / file.name).exists() for file in listed.files)
 
 
 def test_no_folder_is_said(tmp_path):

@@ -67,6 +67,13 @@ def test_splits_that_share_a_class_are_refused(tmp_path):
     assert "the class 'n01' is in the splits 'train' and 'val'" in message and "divide classes, not images" in message
 
 
+def test_splits_share_a_class_however_its_accents_are_stored(tiny_folder):
+    root, _ = tiny_folder
+    for split, name in (("train", "A\u0308pfel"), ("test", "\u00c4pfel")):
+        next((root / split).iterdir()).rename(root / split / name)
+    assert "the class '\u00c4pfel' is in the splits 'train' and 'test'" in error_of(ImageFolder(8), root)
+
+
 def test_splits_that_share_images_are_refused_but_for_one_in_a_thousand(tiny_folder, tmp_path):
     root, _ = tiny_folder
     source, target = next(root.glob("train/*/*.png")), next(root.glob("test/*/*.png"))

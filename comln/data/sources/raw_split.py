@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from comln.data.class_names import composed
+
 ROWS_AT_ONCE = 256
 """Examples of a block."""
 
@@ -35,12 +37,13 @@ class RawSplit:
 
 
 def index_classes(class_of_each: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the sorted names of the classes, and the class of each example as a position among them.
+    """Return the sorted names of the classes, `composed`, and the class of each example as a position among them.
 
     >>> names, class_of = index_classes(["owl", "cat", "owl"])
     >>> names, class_of.tolist()
     (('cat', 'owl'), [1, 0, 1])
     """
+    class_of_each = [composed(name) for name in class_of_each]
     names = sorted(set(class_of_each))
     place = {name: index for index, name in enumerate(names)}
     return tuple(names), np.fromiter((place[name] for name in class_of_each), np.int64, len(class_of_each))
