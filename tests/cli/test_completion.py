@@ -42,6 +42,22 @@ def test_bash_offers_options_only_where_one_was_begun(script):
     assert not any(word.startswith("-") for word in completed(script, "train", ""))
 
 
+def test_bash_knows_what_takes_a_value_and_which(script):
+    """Where a value is due that has no list, nothing is offered, so that files are."""
+    for words in (["train", "--out"], ["train", "--learner"], ["reproduce", "figure1", "--out"], ["data", "check"]):
+        assert completed(script, *words, "") == []
+    assert completed(script, "predict", "--ink", "d") == ["dark"]
+    assert "--support" in completed(script, "predict", "--json", "--su")
+    assert completed(script, "train", "--resume", "gly") == []
+
+
+def test_fish_asks_for_values_only_where_there_are_some(capsys):
+    out = comln("completion", "fish", capsys=capsys)[1]
+    assert re.search(r"from predict' -l out -r$", out, re.MULTILINE)
+    assert re.search(r"from predict' -l json$", out, re.MULTILINE)
+    assert "-l ink -x -a 'auto dark bright'" in out
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_take_their_script(shell, capsys):
     code, out, _ = comln("completion", shell, capsys=capsys)
