@@ -13,7 +13,7 @@ machine (another's could be pointed here: DNS rebinding), a `POST` must carry th
 `Origin`, where there is one, must be this server.
 """
 
-__all__ = ["LARGEST_PICTURE", "LARGEST_TASK", "SECURITY_HEADERS", "DemoServer", "is_loopback"]
+__all__ = ["LARGEST_PICTURE", "MOST_CONNECTIONS", "SECURITY_HEADERS", "DemoServer", "is_loopback"]
 
 import contextlib
 import ipaddress
@@ -36,17 +36,15 @@ import numpy as np
 from comln.data.data_error import DataError
 from comln.demo.demonstration import Demonstration
 from comln.demo.flow_of_task import FlowOfTask
-from comln.demo.pictures import as_png, from_png
+from comln.demo.pictures import as_png
 from comln.demo.refusal import Refusal
-from comln.demo.task_request import read_task
+from comln.demo.task_request import largest_task, read_task
 
 LARGEST_PICTURE = 1 << 24
 """Bytes of a file that is dropped on the page."""
-LARGEST_TASK = 1 << 25
-"""Bytes of a task."""
 PATIENCE = 30.0
 MOST_CONNECTIONS = 64
-"""At once; a browser opens about six."""
+"""At once; a browser opens about six. Further ones are closed."""
 DIGITS = 7
 
 SECURITY_HEADERS = {
@@ -70,19 +68,25 @@ PAGE = {
 }
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?", re.ASCII)
 GALLERY = re.compile(r"/gallery/(\d{1,6})/(\d{1,6})\.png")
-PICTURES = ("image/", "application/octet-stream")
 
 
 class DemoServer(ThreadingHTTPServer):
     """Serves the page of one run; as a context, it closes its socket at the end.
 
     - `host`, `port`: where; port 0 takes any free one, which `address` then tells.
+    - `connections`: how many are answered at once.
     - `token`: what a request that asks for work must carry.
     """
 
     daemon_threads = True
 
-    def __init__(self, demonstration: Demonstration, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        demonstration: Demonstration,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        connections: int = MOST_CONNECTIONS,
+    ) -> None:
         self.demonstration = demonstration
         self.host = host
         self.token = secrets.token_urlsafe(24)
@@ -90,7 +94,7 @@ class DemoServer(ThreadingHTTPServer):
         self.page["/"] = (self.page["/"][0].replace(b"{{token}}", self.token.encode()), self.page["/"][1])
         # One picture or task at a time: each may use all cores, and memory that is bounded for one.
         self.work = threading.Lock()
-        self.free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.free = threading.BoundedSemaphore(connections)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         ThreadingHTTPServer.__init__(self, (host, port), Handler)
 
@@ -101,10 +105,14 @@ class DemoServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, unless there are too many already: then the connection is closed."""
-        if self.free.acquire(blocking=False):
-            ThreadingHTTPServer.process_request(self, request, client_address)
-        else:
+        if not self.free.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            ThreadingHTTPServer.process_request(self, request, client_address)
+        except BaseException:  # there was no thread to be had
+            self.free.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -230,9 +238,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _picture(self, url: SplitResult) -> tuple[str, bytes]:
         name = _printable(parse_qs(url.query).get("name", ["picture"])[0])
-        kind = self.headers.get_content_type() if "Content-Type" in self.headers else PICTURES[1]
-        if not kind.startswith(PICTURES):
-            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name}: it is not a picture, but {kind}.")
         content = self._body(LARGEST_PICTURE, name)
         with self.server.work:
             try:
@@ -243,11 +248,12 @@ class Handler(BaseHTTPRequestHandler):
     def _adapt(self, url: SplitResult) -> tuple[str, bytes]:
         if self.headers.get_content_type() != "application/json":
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "A task is sent as application/json.")
-        content, demonstration = self._body(LARGEST_TASK, "This task"), self.server.demonstration
+        demonstration = self.server.demonstration
+        shape = demonstration.pictures.form.shape
+        content = self._body(largest_task(shape), "This task")
         with self.server.work:
             try:
-                shape = demonstration.pictures.form.shape
-                task = read_task(content, demonstration.gallery.picture, lambda file: from_png(file, shape))
+                task = read_task(content, demonstration.gallery.picture, shape)
                 flow = demonstration.adapt(task)
             except (ValueError, RuntimeError) as error:
                 raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None

@@ -5,11 +5,11 @@
 A PICTURE is `{"gallery": [class, example]}`, or `{"png": "..."}`: what `POST /api/picture` answered, in base64.
 """
 
-__all__ = ["MOST_CLASSES", "MOST_QUERIES", "MOST_SUPPORT", "Task", "read_task"]
+__all__ = ["MOST_CLASSES", "MOST_QUERIES", "MOST_SUPPORT", "Task", "largest_task", "read_task"]
 
 import base64
-import binascii
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from comln.demo.pictures import from_png
 from comln.demo.refusal import Refusal
 
 MOST_CLASSES = 20
@@ -25,10 +26,10 @@ MOST_SUPPORT = 200
 """Of all classes together."""
 MOST_QUERIES = 60
 """Of a task."""
-SMALL_FILE = 1 << 18
+SMALL_FILE = 1 << 16
+"""What a picture in base64 may have besides its pixels, and a task besides its pictures."""
 
 GalleryPicture = Callable[[int, int], np.ndarray]
-ReadPicture = Callable[[bytes], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,26 @@ class Task:
     queries: np.ndarray
 
 
-def read_task(content: bytes, from_gallery: GalleryPicture, read_picture: ReadPicture) -> Task:
+def largest_file(shape: tuple[int, ...]) -> int:
+    """Return the bytes that a picture of this shape may have, as PNG in base64.
+
+    >>> largest_file((28, 28, 1)), largest_file((224, 224, 3))
+    (67104, 366592)
+    """
+    return SMALL_FILE + 2 * math.prod(shape)
+
+
+def largest_task(shape: tuple[int, ...]) -> int:
+    """Return the bytes that a task may have, of pictures of this shape."""
+    return SMALL_FILE + (MOST_SUPPORT + MOST_QUERIES) * largest_file(shape)
+
+
+def read_task(content: bytes, from_gallery: GalleryPicture, shape: tuple[int, ...]) -> Task:
     """Return the task that a request describes.
 
-    **Raises:** `Refusal` where it is not one, or too large; what `read_picture` raises for its pictures.
+    - `from_gallery`: what gives an example of a class of the gallery. `shape`: of the pictures.
+
+    **Raises:** `Refusal` where it is not one, or too large; `DataError` for a picture that is none.
     """
     try:
         asked = json.loads(content)
@@ -68,7 +85,7 @@ def read_task(content: bytes, from_gallery: GalleryPicture, read_picture: ReadPi
         )
 
     def picture(asked: Any) -> np.ndarray:
-        return _picture(asked, from_gallery, read_picture)
+        return _picture(asked, from_gallery, shape)
 
     support = np.stack([picture(one) for group in groups for one in group])
     drawn = [picture(one) for one in queries]
@@ -80,19 +97,23 @@ def read_task(content: bytes, from_gallery: GalleryPicture, read_picture: ReadPi
     )
 
 
-def _picture(asked: Any, from_gallery: GalleryPicture, read_picture: ReadPicture) -> np.ndarray:
+def _picture(asked: Any, from_gallery: GalleryPicture, shape: tuple[int, ...]) -> np.ndarray:
     match asked:
         case {"gallery": [int(number), int(example)]}:
             try:
                 return from_gallery(number, example)
             except LookupError as error:
                 raise _refused(str(error.args[0])) from None
-        case {"png": str(text)} if len(text) <= SMALL_FILE:
+        case {"png": str(text)} if len(text) <= largest_file(shape):
             try:
-                return read_picture(base64.b64decode(text, validate=True))
-            except binascii.Error:
+                file = base64.b64decode(text, validate=True)
+            except ValueError:
                 raise _refused("A picture is not in base64.") from None
-    raise _refused('A picture is {"gallery": [class, example]} or {"png": "..."}, in base64 and of at most 256 kB.')
+            return from_png(file, shape)
+    raise _refused(
+        f'A picture is {{"gallery": [class, example]}} or {{"png": "..."}}, in base64 and of at most '
+        f"{largest_file(shape) >> 10} kB."
+    )
 
 
 def _field(value: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from comln.backbones import Normalisation
 from comln.data.own_pictures import OwnPictures
-from comln.demo.server import LARGEST_PICTURE, MOST_CONNECTIONS, PAGE, DemoServer
+from comln.demo.server import LARGEST_PICTURE, PAGE, DemoServer, Handler
 from comln.episode import Examples
 from comln.recipes.experiment import GlyphsData
 from comln.recipes.learners import ProtoNetConfig
@@ -164,20 +164,39 @@ def test_what_nobody_foresaw_is_answered_and_said_in_the_terminal(server, monkey
     assert capfd.readouterr().err == "comln: a request failed (ArithmeticError: by chance).\n"
 
 
-def test_too_many_connections_are_closed_and_the_next_is_answered():
-    with serving(demonstration()) as server:
-        waiting = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(MOST_CONNECTIONS)]
+def test_too_many_connections_are_closed_and_the_next_is_answered(monkeypatch):
+    # So that whoever is closed is closed for being too many, not for being silent.
+    monkeypatch.setattr(Handler, "timeout", 600.0)
+    with serving(demonstration(), connections=2) as server:
+        waiting = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(2)]
+        soon(lambda: server.free._value == 0)
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as another:
             assert another.recv(1) == b""
         for connection in waiting:
             connection.close()
-        until = time.monotonic() + 60
-        while True:
-            try:
-                assert ask(server, "GET", "/api/run")[0] == 200
-                break
-            except (ConnectionError, http.client.RemoteDisconnected):
-                assert time.monotonic() < until
+        soon(lambda: server.free._value == 2)
+        assert ask(server, "GET", "/api/run")[0] == 200
+
+
+def test_a_connection_for_which_there_is_no_thread_takes_no_place(server, monkeypatch, capfd):
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    before = server.free._value
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            ask(server, "GET", "/")
+    soon(lambda: server.free._value == before)
+    assert "can't start new thread" in capfd.readouterr().err and ask(server, "GET", "/")[0] == 200
+
+
+def soon(is_so) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +215,8 @@ def test_too_many_connections_are_closed_and_the_next_is_answered():
         ({"classes": picked(0, 1), "queries": [{"gallery": "x"}]}, 422, "A picture is"),
         ({"classes": picked(0, 1), "queries": [{"png": "*"}]}, 422, "not in base64"),
         ({"classes": picked(0, 1), "queries": [{"png": "AAAA"}]}, 422, "not a picture"),
-        ({"classes": picked(0, 1), "queries": [{"png": "A" * (1 << 20)}]}, 422, "at most 256 kB"),
+        ({"classes": picked(0, 1), "queries": [{"png": "A" * (1 << 20)}]}, 422, "at most 65 kB"),
+        ({"classes": picked(0, 1), "queries": [{"png": "é"}]}, 422, "not in base64"),
         ({"classes": picked(0, 1), "queries": [{"png": BLACK}]}, 422, "40 x 30 pixels, not 28 x 28. Send what"),
     ],
 )
@@ -225,7 +245,7 @@ def bomb() -> bytes:
     [
         (b"hello", "image/png", 422, "a b.png: it is not a picture in one of the formats PNG"),
         (b"", "image/png", 422, "a b.png: it is not a picture"),
-        (b"hello", "text/plain", 415, "a b.png: it is not a picture, but text/plain."),
+        (b"hello", "text/plain", 422, "a b.png: it is not a picture in one of the formats PNG"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", 422, "it is not a picture"),
         (png(200, 200)[:90], "image/png", 422, "a b.png: "),
         (bomb(), "image/png", 422, "too many pixels"),

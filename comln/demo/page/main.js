@@ -114,7 +114,9 @@ async function addFiles(group, files) {
   const wanted = [...files];
   const before = pictures.length;
   if (wanted.length > room()) {
-    problems.push(`There is room for ${room()} more ${kind}; ${wanted.length - room()} files are left out.`);
+    const over = wanted.length - room();
+    const left = over === 1 ? "file is" : "files are";
+    problems.push(`There is room for ${room()} more ${kind}; ${over} ${left} left out.`);
     wanted.length = room();
   }
   for (const [number, file] of wanted.entries()) {
@@ -135,7 +137,8 @@ async function readFile(file) {
   if (file.size > LARGEST_FILE) throw new Error(`${file.name}: it is too large, more than 16 MB.`);
   const answer = await ask(`/api/picture?name=${encodeURIComponent(file.name)}`, {
     method: "POST",
-    headers: { "Content-Type": file.type || "application/octet-stream" },
+    // What it is, its content says, not its name, which is all that the browser goes by.
+    headers: { "Content-Type": "application/octet-stream" },
     body: file,
   });
   const src = await asDataURL(await answer.blob());
@@ -259,7 +262,7 @@ function removePicture(group, index) {
 function adders(group, owner) {
   const file = make("input", {
     type: "file",
-    accept: "image/*",
+    accept: "image/*,.avif,.ico,.jp2,.pbm,.pgm,.ppm,.qoi,.sgi,.tif,.tiff",
     multiple: true,
     aria: { label: `Add pictures to ${owner}` },
     onchange: async () => {
