@@ -9,14 +9,11 @@ import numpy as np
 
 from comln.backbones import Identity
 from comln.data.data_error import DataError
-from comln.data.input_form import InputForm
+from comln.data.input_form import FEW, MANY, InputForm
 from comln.data.prepared import PreparedData, PreparedEmbeddings
 from comln.data.source import content_hash
 from comln.evaluate import embed_with_running_statistics
 from comln.run import Run, RunError
-
-FEW, MANY = 8, 64
-"""How many examples are embedded at once: a program is compiled for each of these numbers, and for no others."""
 
 
 def input_form(run: Run, data_folder: Path | None = None) -> InputForm:
@@ -48,7 +45,7 @@ def input_form(run: Run, data_folder: Path | None = None) -> InputForm:
 class RunNetwork:
     """The embedding network of a run, with running batch statistics.
 
-    - `form`: what it expects of an example. `features`: numbers of an embedding.
+    - `form`: what it expects of an example. `features`: numbers of an embedding. `at_once`: examples of a block.
 
     **Raises:** `RunError` where the run has no network of its own.
     """
@@ -61,14 +58,14 @@ class RunNetwork:
                 else "its method adapts a whole network to each task"
             )
             raise RunError(f"This run has no network that embeds pictures: {why}.")
-        self.form, self.features = form, run.learner.backbone.embedding_size
+        self.form, self.features, self.at_once = form, run.learner.backbone.embedding_size, form.at_once
         self._backbone, self._statistics = run.learner.backbone, run.statistics
 
     def __call__(self, examples: np.ndarray) -> np.ndarray:
         """Return the embeddings of examples in this form, at least one: shape `(example, feature)`."""
         parts = []
-        for start in range(0, len(examples), MANY):
-            block = examples[start : start + MANY]
+        for start in range(0, len(examples), self.form.at_once):
+            block = examples[start : start + self.form.at_once]
             filled = np.resize(block, (FEW if len(block) <= FEW else MANY, *block.shape[1:]))
             embeddings = embed_with_running_statistics(self._backbone, self._statistics, filled, self.form.scaling)
             parts.append(np.asarray(embeddings[: len(block)]))

@@ -38,10 +38,10 @@ class Preprocessing:
             raise ValueError(f"--image-size must be between 1 and {LARGEST_SIDE}, got {self.image_size}.")
         if not all(np.isfinite(self.mean)) or not all(0 < std < np.inf for std in self.std):
             raise ValueError(f"--mean must be finite and --std above 0, got {self.mean} and {self.std}.")
-        if any(abs(mean) > 1 for mean in self.mean):
+        if any(abs(number) > 1 for number in (*self.mean, *self.std)):
             raise ValueError(
-                f"--mean must be of pixels between 0 and 1, got {self.mean}. If it and --std are of pixels up to 255, "
-                "divide both by 255."
+                f"--mean and --std are of pixels between 0 and 1, got {self.mean} and {self.std}. If yours are of "
+                "pixels up to 255, divide both by 255."
             )
 
 
@@ -49,7 +49,7 @@ class OnnxNetwork:
     """Embeds pictures by an ONNX model with one input, pictures, and an output of one row for each.
 
     - `form`: what it expects of a picture. `features`: numbers of an embedding.
-    - `most_at_once`: how many pictures the model takes, if that is fixed in it; `None` for any number.
+    - `at_once`: pictures of a block: how many the model takes, if that is fixed in it.
     - `output`: which of the model's outputs is taken.
 
     The models' numbers are computed on the CPU.
@@ -64,11 +64,12 @@ class OnnxNetwork:
                 path, f"its input {self._input.name} is of type {self._input.type}; export it with float32 pixels."
             )
         self._channels_first, shape = _image_shape(path, self._input, preprocessing)
-        self.most_at_once = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
-        if self.most_at_once is not None and self.most_at_once < 1:
-            raise DataError(path, f"its input takes {self.most_at_once} pictures.")
+        fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+        if fixed is not None and fixed < 1:
+            raise DataError(path, f"its input takes {fixed} pictures.")
         mean, std = (_for_channels(numbers, shape[2]) for numbers in (preprocessing.mean, preprocessing.std))
         self.form = InputForm(shape, mean, std)
+        self._fixed, self.at_once = fixed, fixed or self.form.at_once
         self.output = _output(path, self._session, output)
         self.features = self(np.zeros((1, *shape), np.uint8)).shape[1]
 
@@ -77,8 +78,8 @@ class OnnxNetwork:
 
         **Raises:** `DataError` where the model fails, or gives something else than one row of finite numbers for each.
         """
-        size = self.most_at_once or len(pictures)
-        parts = [self._run(pictures[start : start + size], size) for start in range(0, len(pictures), size)]
+        blocks = (pictures[start : start + self.at_once] for start in range(0, len(pictures), self.at_once))
+        parts = [self._run(block, self._fixed or len(block)) for block in blocks]
         return np.concatenate(parts)
 
     def _run(self, pictures: np.ndarray, size: int) -> np.ndarray:

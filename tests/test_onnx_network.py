@@ -66,9 +66,9 @@ def test_pixels_are_normalised_and_ordered_as_asked(path):
 
 
 def test_one_number_is_for_all_channels_and_grey_has_one(path):
-    network = OnnxNetwork(model(path, ("n", 1, 8, 8)), Preprocessing(mean=(0.5,), std=(2.0,)))
+    network = OnnxNetwork(model(path, ("n", 1, 8, 8)), Preprocessing(mean=(0.5,), std=(0.25,)))
     assert network.form.shape == (8, 8, 1)
-    np.testing.assert_allclose(network(PICTURES[..., :1]), (means(PICTURES[..., :1]) - 0.5) / 2, rtol=1e-4)
+    np.testing.assert_allclose(network(PICTURES[..., :1]), (means(PICTURES[..., :1]) - 0.5) / 0.25, rtol=1e-4)
 
 
 def test_a_model_for_any_size_needs_one(path):
@@ -155,6 +155,8 @@ def test_impossible_preprocessing_is_refused(path):
     with pytest.raises(ValueError, match="--std above 0"):
         Preprocessing(std=(0.0,))
     with pytest.raises(ValueError, match="of pixels up to 255, divide both by 255"):
-        Preprocessing(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+        Preprocessing(mean=(123.7, 116.3, 103.5))
+    with pytest.raises(ValueError, match="of pixels up to 255, divide both by 255"):
+        Preprocessing(std=(255.0,))
     with pytest.raises(ValueError, match="need one number or 3"):
         OnnxNetwork(model(path), Preprocessing(mean=(0.1, 0.2)))

@@ -2,6 +2,7 @@
 
 __all__ = ["run"]
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import tyro
 from comln.backbones import Normalisation
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
-from comln.cli.own_examples import at_once, tell_skipped
+from comln.cli.own_examples import tell_skipped
 from comln.cli.progress import counting
 from comln.data.data_error import DataError
 from comln.data.embedding_file import Block, write_embeddings
@@ -106,12 +107,13 @@ def _network(options: EmbedOptions) -> tuple[RunNetwork | OnnxNetwork, str]:
     if len(options.places) != expected:
         usage = "--backbone onnx:FILE DIR" if options.backbone else "RUN DIR"
         raise ValueError(f"Usage: comln embed {usage} --out FILE; {len(options.places)} paths were given.")
-    preprocessing = Preprocessing(options.image_size, options.mean, options.std, options.channel_order, options.layout)
+    given = (options.image_size, options.mean, options.std, options.channel_order, options.layout)
     if options.backbone is not None:
         if not options.backbone.startswith(ONNX):
             raise ValueError(f"--backbone must be onnx:FILE, got {options.backbone!r}.")
+        preprocessing = Preprocessing(*given)
         return OnnxNetwork(Path(options.backbone.removeprefix(ONNX)), preprocessing, options.output), ""
-    if preprocessing != Preprocessing() or options.output is not None:
+    if given != dataclasses.astuple(Preprocessing()) or options.output is not None:
         raise ValueError(
             "--image-size, --mean, --std, --channel-order, --layout and --output are for --backbone onnx:FILE; a run "
             "knows its own."
@@ -128,7 +130,7 @@ def _blocks(
     folder, told, done = options.places[-1], 0, 0
     tell_skipped(folder, listed.skipped, 0)
     with counting("embedding", len(listed.files)) as on_progress:
-        for files, examples in pictures.blocks(listed.files, at_once(network.form)):
+        for files, examples in pictures.blocks(listed.files, network.at_once):
             told = tell_skipped(folder, pictures.skipped, told)
             yield network(examples), [file.name for file in files], [file.label for file in files]
             done += len(files)

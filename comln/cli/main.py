@@ -4,6 +4,7 @@ __all__ = ["main"]
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,10 +34,20 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command in `arguments` (default: those of the process) and exit: 0 success, 1 failure, 2 wrong usage."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A name of a file may have bytes that are no text; to show it with escapes is better than to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    try:
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is None:
+            # Whoever read the output is gone, or the disk is full. At the end Python would try again, with a trace.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"comln: {error.filename or 'the output'}: {error.strerror or error}.", file=sys.stderr)
+        code = 1
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -61,5 +72,3 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ncomln: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1

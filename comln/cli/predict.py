@@ -16,7 +16,7 @@ import tyro
 
 from comln.checkpoint import CheckpointError
 from comln.cli.options import fail, parse, quiet_jax
-from comln.cli.own_examples import OwnExamples, at_once, open_examples
+from comln.cli.own_examples import OwnExamples, open_examples
 from comln.cli.progress import counting
 from comln.data.data_error import DataError
 from comln.data.input_form import InputForm
@@ -82,10 +82,11 @@ def run(arguments: list[str]) -> int:
         return fail(error)
     except OSError as error:
         return fail(f"{error.filename or options.out}: {error.strerror or error}.", code=1)
-    for remark in _remarks(classifier, support, query, unclear, again):
+    remarks = list(_remarks(classifier, support, query, unclear, again))
+    for remark in remarks:
         print(f"comln: {remark}", file=sys.stderr)
     if options.json:
-        print(json.dumps(_summary(options, classifier, support, query, len(rows), assessment)))
+        print(json.dumps({**_summary(options, classifier, support, query, len(rows), assessment), "remarks": remarks}))
     else:
         print(_describe(options, classifier, query, len(rows), assessment))
     return 0
@@ -104,7 +105,7 @@ def _adapt(
     """Return the classifier, the labels of the support examples by their content, and names of those with several."""
     indices: list[int] = []
     parts: list[np.ndarray] = []
-    for chosen, examples in support.blocks(at_once(form)):
+    for chosen, examples in support.blocks(form.at_once):
         indices += chosen
         parts.append(examples)
     labels = [support.labels[index] or "" for index in indices]
@@ -131,10 +132,10 @@ def _classify(
     """Return the probabilities by the position of their example, and the names of queries that the support has too."""
     rows, again = {}, []
     with counting("classifying", len(query.names)) as on_progress:
-        for indices, examples in query.blocks(classifier.together or at_once(form), mixed=classifier.together > 0):
+        for indices, examples in query.blocks(classifier.together or form.at_once, mixed=classifier.together > 0):
             rows.update(zip(indices, classifier.probabilities(examples), strict=True))
             again += [query.names[i] for i, each in zip(indices, examples, strict=True) if each.tobytes() in seen]
-            on_progress(len(rows))
+            on_progress(len(rows) + query.unreadable)
     if not rows:
         raise DataError(query.path, "none of its pictures can be read: there is nothing to classify.")
     return dict(sorted(rows.items())), again

@@ -127,7 +127,7 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
         command = shlex.join(["comln", "train", *arguments])
         begin = _start_together(options, folder, content_hash(splits), command)
     except (ValueError, RunError, CheckpointError, OSError, hosts.FailedElsewhere) as error:
-        if hosts.lost_the_others(error):
+        if hosts.lost_the_others(error) or is_out_of_memory(error):
             raise
         return fail(error)
     trained = begin

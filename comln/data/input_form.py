@@ -1,12 +1,20 @@
 """What a network expects of an example: by it, a user's own files become such examples."""
 
-__all__ = ["Ink", "InputForm"]
+__all__ = ["FEW", "MANY", "Ink", "InputForm"]
 
 import enum
+import math
 from dataclasses import dataclass
 
 from comln.data.pixel_scaling import PixelScaling
 from comln.data.sources.embedding_rows import Normalise
+
+FEW = 8
+"""Examples of a small block."""
+MANY = 64
+"""Examples of a large block. Networks are compiled for these two sizes only."""
+MOST_NUMBERS = 1 << 26
+"""Of a block of `MANY`."""
 
 
 class Ink(enum.StrEnum):
@@ -46,6 +54,15 @@ class InputForm:
         (True, False)
         """
         return len(self.shape) == 3
+
+    @property
+    def at_once(self) -> int:
+        """How many examples to embed at once: `MANY`, or `FEW` where they are large.
+
+        >>> InputForm((224, 224, 3)).at_once, InputForm((1024, 1024, 3)).at_once
+        (64, 8)
+        """
+        return MANY if MANY * math.prod(self.shape) <= MOST_NUMBERS else FEW
 
     @property
     def scaling(self) -> PixelScaling | None:
