@@ -66,9 +66,9 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is that a device has too little memory."""
-    # On a CPU it may come wrapped, as an internal error.
+    # On a CPU it may come wrapped, as an internal error; or as a `ValueError`, where an array is put on a device.
     signs = ("RESOURCE_EXHAUSTED", "Out of memory")
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in signs)
+    return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(sign in str(error) for sign in signs)
 
 
 def to_this_process(tree: Any) -> Any:

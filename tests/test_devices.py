@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from comln import hosts
-from comln.devices import check_divides, task_mesh
+from comln.devices import check_divides, is_out_of_memory, task_mesh
 
 FLAG = "--xla_force_host_platform_device_count"
 
@@ -37,6 +37,12 @@ def spread(path, processes: int, devices: int, double: bool) -> dict:
             process.kill()
     assert codes == [0] * processes
     return json.loads(path.read_text())
+
+
+def test_too_little_memory_is_known_in_whatever_form_it_comes():
+    text = "RESOURCE_EXHAUSTED: Out of memory allocating 72000000000000 bytes."
+    assert is_out_of_memory(jax.errors.JaxRuntimeError(text)) and is_out_of_memory(ValueError(text))
+    assert not is_out_of_memory(ValueError("another")) and not is_out_of_memory(OSError(text))
 
 
 @pytest.mark.slow

@@ -55,6 +55,20 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+def test_output_that_cannot_be_written_is_told_in_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "comln", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "the output: No space left on device." in done.stderr
+
+
 def test_a_name_that_is_no_text_is_printed_with_escapes():
     """Names of files may hold any bytes; standard output refuses those that are no text, unless told otherwise."""
     script = (
