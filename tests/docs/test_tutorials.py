@@ -1,6 +1,7 @@
 """Every tutorial works as it stands: its shell blocks, one after the other, in an empty folder."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,5 @@ def test_every_command_of_a_tutorial_works(page, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    for share in re.findall(r"right: (\d+)%", done.stdout):
+        assert int(share) > 90
