@@ -13,6 +13,7 @@ from torch_entrant import prepared, save_gradient  # pyright: ignore[reportMissi
 def begin(work):
     """Return the meta-step of a description, and what to say of its result."""
     network, parameters, episodes = prepared(work)
+    network = network.to(parameters["head.weight"].dtype)
     with torch.no_grad():
         for name, value in network.named_parameters():
             value.copy_(parameters[name])
