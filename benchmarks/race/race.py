@@ -1,8 +1,9 @@
 """comln against what people use today, on the same tasks, weights and shapes: meta-steps, and heads on embeddings.
 
-Every entrant is a process of its own, with the interpreter of its own virtual environment, and all take turns, so that
-a ratio is not that of two moments. A meta-step is the meta-gradient of a batch of tasks; that all compute the same is
-checked by their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
+Every entrant is a process of its own, with the interpreter of its own virtual environment, and entrants take turns, so
+that a ratio is not that of two moments: heads all of them, meta-steps ours and each other one, since more would not fit
+into the memory together. A meta-step is the meta-gradient of a batch of tasks; that all compute the same is checked by
+their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
 supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
@@ -115,6 +116,7 @@ META_STEPS = {
         our_meta_step("COMLN", "comln", *LONG),
         our_meta_step("comln's ANIL, 1000 steps", "anil", *LONG),
         torch_meta_step("PyTorch's ANIL, 1000 steps", "anil", *LONG),
+        torch_meta_step("PyTorch's ANIL, 1000 steps, inner gradient by hand", "anil by hand", *LONG),
     ],
 }
 """By race: the entrants, ours first."""
@@ -141,23 +143,27 @@ REFERENCE = "LogisticRegression, C chosen"
 def interpreter(peers, name):
     """Return the interpreter of a peer's environment, made where it is missing, or the reason why there is none."""
     folder = peers / name
-    python = folder / "bin" / "python"
-    if not python.exists():
+    python, ready = folder / "bin" / "python", folder / "installed.txt"
+    if not ready.exists():
         venv.create(folder, with_pip=True)
         print(f"installing {', '.join(PEERS[name])} ...", flush=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--no-input", *PEERS[name]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        (folder / "reason.txt").write_text("" if done.returncode == 0 else reason_of(done.stderr))
-    note = folder / "reason.txt"
-    return python, note.read_text() if note.exists() else ""
+        if done.returncode != 0:
+            # It is tried again the next time: a network may have failed.
+            return python, reason_of(done.stderr)
+        ready.write_text("\n".join(PEERS[name]))
+    return python, ""
+
+
+REASONS = (r"fatal error: .*", r"requires a different .*|No matching .*", r"Cannot install .*", r".*(?i:error).*")
+"""What says why an installation failed, the most telling first."""
 
 
 def reason_of(text):
-    """Return the line that says most of why an installation failed, without addresses."""
-    lines = [line.strip() for line in text.splitlines() if "error" in line.lower()]
-    telling = [line for line in lines if re.search(r"\w+(Error|Exception)\b|requires|No matching", line)]
-    line = (telling or lines or ["no reason was given"])[-1]
-    return re.sub(r"https?://\S+|/\S+", "...", line)[:200]
+    """Return what says most of why an installation failed, without addresses."""
+    found = next((match for pattern in REASONS if (match := re.search(pattern, text))), None)
+    return "no reason was given" if found is None else re.sub(r"https?://\S+|/\S+", "...", found[0])[:160]
 
 
 @contextmanager
@@ -165,22 +171,26 @@ def started(python, entrant, work):
     """Start an entrant; give what it says of its first turn, and a call that tells the seconds of another."""
     script = HERE / entrant.script
     where = os.environ if entrant.peer else {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
-    with subprocess.Popen(
-        [str(python), str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=where,
-    ) as process:
-        to_process, from_process, errors = process.stdin, process.stdout, process.stderr
-        assert to_process is not None and from_process is not None and errors is not None
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [str(python), str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=where,
+        ) as process,
+    ):
+        to_process, from_process = process.stdin, process.stdout
+        assert to_process is not None and from_process is not None
 
         def ask(line):
             to_process.write(line + "\n")
             to_process.flush()
             answer = from_process.readline()
             if not answer:
+                errors.seek(0)
                 lines = errors.read().strip().splitlines() or ["it ended without a word"]
                 raise Failed(re.sub(r"/\S+", "...", lines[-1])[:200])
             return json.loads(answer)
@@ -216,6 +226,16 @@ def take_turns(peers, entrants, works, rounds):
             for name, call in calls.items():
                 if turn < FEW or max(found[name]["times"]) < SLOW_S:
                     found[name]["times"].append(call())
+    return found
+
+
+def in_pairs(peers, entrants, works, rounds):
+    """Return what `take_turns` does, of the first entrant with each other one, with the first's times beside theirs."""
+    found, ours = {}, entrants[0].name
+    for entrant, work in zip(entrants[1:], works[1:], strict=True):
+        pair = take_turns(peers, [entrants[0], entrant], [works[0], work], rounds)
+        found.setdefault(ours, {**pair[ours], "times": []})["times"] += pair[ours]["times"]
+        found[entrant.name] = pair[entrant.name] | {"times of ours": pair[ours]["times"]}
     return found
 
 
@@ -284,20 +304,24 @@ def race_meta_steps(peers, rounds):
                 print(f"{shape.name}: {race}", flush=True)
                 checked = [entrant for entrant in entrants if not entrant.work.get("compiled")]
                 doubles = works_of(folder, shape, checked, arrays, np.float64)
-                exact = take_turns(peers, checked, doubles, 0)
+                # One at a time: in double precision two of them may not fit into the memory.
+                exact = {e.name: take_turns(peers, [e], [w], 0)[e.name] for e, w in zip(checked, doubles, strict=True)}
                 gaps = {
-                    entrant.name: {
-                        "loss minus ours, double precision": exact[entrant.name]["loss"]
-                        - exact[entrants[0].name]["loss"],
-                        "gradient's distance from ours, double precision": gradient_gap(
-                            work["gradient"], doubles[0]["gradient"]
-                        ),
-                    }
+                    entrant.name: gap(exact[entrant.name], exact[entrants[0].name], work, doubles[0])
                     for entrant, work in zip(checked[1:], doubles[1:], strict=True)
-                    if "reason" not in exact[entrant.name]
                 }
                 works = works_of(folder, shape, entrants, arrays, np.float32)
-                yield from meta_step_rows(race, shape, entrants, gaps, take_turns(peers, entrants, works, rounds))
+                yield from meta_step_rows(race, shape, entrants, gaps, in_pairs(peers, entrants, works, rounds))
+
+
+def gap(theirs, ours, their_work, our_work):
+    """Return how far an entrant's result is from ours, or why that is not known."""
+    if "reason" in theirs:
+        return {"not compared in double precision": theirs["reason"]}
+    return {
+        "loss minus ours, double precision": theirs["loss"] - ours["loss"],
+        "gradient's distance from ours, double precision": gradient_gap(their_work["gradient"], our_work["gradient"]),
+    }
 
 
 def works_of(folder, shape, entrants, arrays, dtype):
@@ -315,14 +339,15 @@ def works_of(folder, shape, entrants, arrays, dtype):
 
 def meta_step_rows(race, shape, entrants, gaps, found):
     """Yield what came of one race: times in single precision, and the distances from our result in double precision."""
-    ours = found[entrants[0].name]
     for entrant in entrants:
         answer = found[entrant.name]
         row = {"shape": shape.name, "race": race, "entrant": entrant.name}
         if "reason" in answer:
             yield {**row, "reason": answer["reason"]}
             continue
-        ratios = np.array(answer["times"]) / np.array(ours["times"][: len(answer["times"])])
+        ratios = np.array(answer["times"]) / np.array(
+            answer.get("times of ours", answer["times"])[: len(answer["times"])]
+        )
         yield {
             **row,
             **gaps.get(entrant.name, {}),

@@ -90,8 +90,6 @@ def maml(work, episodes, network):
 def anil(work, episodes, network):
     """Return the meta-loss of ANIL and the query logits, as a function of the parameters."""
     support, labels, query, of_query = episodes
-    tasks, shots = support.shape[:2]
-    images = torch.cat([support, query], 1).flatten(0, 1)
 
     def of_task(weights, support, labels, query, of_query):
         start = {"weight": weights}
@@ -100,14 +98,39 @@ def anil(work, episodes, network):
         return cross_entropy(logits, of_query), logits
 
     def objective(parameters):
-        inside = {name.removeprefix("embed."): value for name, value in parameters.items() if name.startswith("embed.")}
-        embedded = functional_call(network.embed, inside, (images,)).unflatten(0, (tasks, -1))
+        embedded = embed(parameters, support, query, network)
         losses, logits = vmap(of_task, in_dims=(None, 0, 0, 0, 0))(
-            parameters["head.weight"], embedded[:, :shots], labels, embedded[:, shots:], of_query
+            parameters["head.weight"], embedded[0], labels, embedded[1], of_query
         )
         return losses.mean(), logits
 
     return objective
+
+
+def anil_by_hand(work, episodes, network):
+    """Return the same, with the inner gradient, which is p - y times the embeddings, written down for all tasks."""
+    support, labels, query, of_query = episodes
+    targets = nn.functional.one_hot(labels)
+
+    def objective(parameters):
+        embedded, queries = embed(parameters, support, query, network)
+        targets_here = targets.to(embedded.dtype)
+        weights = parameters["head.weight"].expand(len(embedded), -1, -1)
+        for _ in range(work["steps"]):
+            wrong = torch.softmax(embedded @ weights.mT, -1) - targets_here
+            weights = weights - work["step"] / embedded.shape[1] * wrong.mT @ embedded
+        logits = queries @ weights.mT
+        return cross_entropy(logits.flatten(0, 1), of_query.flatten()), logits
+
+    return objective
+
+
+def embed(parameters, support, query, network):
+    """Return the embeddings of the support and the query images of all tasks, shape `(task, example, feature)`."""
+    inside = {name.removeprefix("embed."): value for name, value in parameters.items() if name.startswith("embed.")}
+    images = torch.cat([support, query], 1)
+    embedded = functional_call(network.embed, inside, (images.flatten(0, 1),)).unflatten(0, images.shape[:2])
+    return embedded[:, : support.shape[1]], embedded[:, support.shape[1] :]
 
 
 def prepared(work):
@@ -138,9 +161,10 @@ def save_gradient(work, slopes):
 def begin(work):
     """Return the meta-step of a description, and what to say of its result."""
     network, parameters, episodes = prepared(work)
-    if work["method"] == "anil":
+    if work["method"] != "maml":
         del parameters["head.bias"]
-    objective = {"maml": maml, "anil": anil}[work["method"]](work, episodes, network)
+    methods = {"maml": maml, "anil": anil, "anil by hand": anil_by_hand}
+    objective = methods[work["method"]](work, episodes, network)
     step = grad_and_value(objective, has_aux=True)
     step = torch.compile(step) if work["compiled"] else step
 

@@ -1,6 +1,6 @@
 """Figure 2: the adjoint method loses the trajectory of a gradient flow on its way back. The picture and its page."""
 
-__all__ = ["FILES", "compute", "describe", "draw", "numbers", "write"]
+__all__ = ["FILES", "compute", "describe", "draw", "facts", "numbers", "tables", "write"]
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from comln.reproduce import reintegration
+from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.reintegration import (
     CURVATURES,
@@ -33,6 +34,9 @@ from comln.reproduce.workspace import Workspace
 
 FILES = ("figure2.json", "figure2.svg", "figure2.png", "index.html")
 """What `write` writes."""
+
+LOST = 100.0
+"""What grows by this factor is lost: the error of a trajectory, or of a gradient."""
 
 BLUE, VERMILLION, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f96"
 HOLLOW: dict[str, Any] = {
@@ -153,15 +157,42 @@ def numbers(result: Figure2) -> dict[str, Any]:
     for run, row in zip(result.quadratic, content["quadratic"], strict=True):
         row["growth_rate"] = plain(run.growth_rate)
     setting = {"curvatures": CURVATURES, "horizon": HORIZON, "ways": WAYS, "shots": SHOTS}
-    return {"target": "figure2", "setting": plain(setting), **content}
+    found = [asdict(fact) for fact in facts(result)]
+    return {"target": "figure2", "setting": plain(setting), **content, "facts": found}
+
+
+def facts(result: Figure2) -> tuple[Fact, ...]:
+    """Return what the paper says of the adjoint method, judged by the quadratic loss and by a task with a minimum."""
+    longest = [run for run in result.support if run.horizon == max(HORIZONS) and run.labels == "smoothed"]
+    lost = [run.backward_distance[0] / run.forward_distance[-1] for run in result.quadratic]
+    lost += [run.backward_error / run.forward_error for run in longest]
+    kept = [run.forward_distance[-1] / run.tolerance for run in result.quadratic]
+    gradients = [run.embeddings for run in longest] + [run.curvature for run in result.quadratic]
+    return (
+        judged(
+            "Going back in time, the adjoint method leaves the trajectory; going forward is stable.",
+            min(lost) > LOST and max(kept) < LOST if lost else None,
+            f"back at W(0) the error is at least {min(lost):.1e} times that at W(T), which is at most "
+            f"{max(kept):.1g} times the tolerance.",
+        ),
+        judged(
+            "Meta-gradients by the adjoint method are wrong for it; with the states of the way forward they are not.",
+            min(pair.reintegrated / pair.kept for pair in gradients) > LOST,
+            "the error of those that need the trajectory is, back in time, at least "
+            f"{min(pair.reintegrated / pair.kept for pair in gradients):.1e} times that with states kept, and up to "
+            f"{max(pair.reintegrated for pair in gradients):.1e} of the gradient; with states kept at most "
+            f"{max(pair.kept for pair in gradients):.1e}. With one-hot labels of separable classes, whose curvature "
+            "fades, the adjoint method stays usable at these horizons.",
+        ),
+    )
 
 
 def describe(result: Figure2) -> str:
-    """Return the main numbers as text."""
-    return as_text(_tables(result))
+    """Return the main numbers and what is concluded as text."""
+    return "\n\n".join([as_text(tables(result)), *as_lines(facts(result))])
 
 
-def _tables(result: Figure2) -> Iterator[Table]:
+def tables(result: Figure2) -> Iterator[Table]:
     """Yield the title and the rows of each table, its header first."""
     curvatures = " and ".join(f"{curvature:g}" for curvature in CURVATURES)
     header = ["precision", "tolerance", "forward, W(T)", "backward, W(0)", "kept states", "growth rate"]
@@ -201,7 +232,8 @@ def _gradient_errors(*errors: GradientErrors) -> list[str]:
 def write(result: Figure2, folder: Path) -> list[Path]:
     """Write the files into an existing folder, each whole or not at all, and return their paths."""
     svg, png = render(draw(result), "figure2")
-    page = Page("Figure 2: the adjoint method on a gradient flow", svg, WHAT_TO_LOOK_AT, _tables(result), "figure2")
+    explanation = f"{as_html(facts(result))}{WHAT_TO_LOOK_AT}"
+    page = Page("Figure 2: the adjoint method on a gradient flow", svg, explanation, tables(result), "figure2")
     contents = as_json(numbers(result)), svg.encode(), png, page.html(result.environment).encode()
     return write_files(folder, dict(zip(FILES, contents, strict=True)))
 

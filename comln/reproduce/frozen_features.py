@@ -17,6 +17,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,7 @@ def _heads(work: Workspace, splits: dict[str, Split], shots: int, divided: bool,
             "data_hash": content_hash(splits),
             "heads": HEADS,
             "versions": {name: versions[name] for name in ("comln", "jax", "jaxlib")},
+            "scikit-learn": version("scikit-learn"),
         },
         lambda: [asdict(found) for found in svm_heads(splits["test"], EpisodeShape(5, shots), tasks)],
     )

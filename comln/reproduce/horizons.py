@@ -138,7 +138,11 @@ def compute(work: Workspace) -> Figure5:
     experiment = reference.cell.experiment
     part = work.kept(
         "update-cost",
-        {"experiment": converter.unstructure(experiment), "horizons": FIXED, "cores": where["cores"]},
+        {
+            "experiment": converter.unstructure(experiment),
+            "horizons": FIXED,
+            "where": {name: where[name] for name in ("device", "cores", "machine", "versions")},
+        },
         lambda: asdict(update_cost(experiment, load(work), FIXED, 0.5 if work.budget is Budget.SMOKE else 4.0)),
     )
     cost = converter.structure(part, UpdateCost)

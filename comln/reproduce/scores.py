@@ -1,7 +1,8 @@
 """Accuracies over seeds and tasks: their mean, what it is worth, and differences that are paired."""
 
-__all__ = ["Score", "difference", "in_percent", "is_within", "score", "sign_of"]
+__all__ = ["Score", "difference", "gap", "in_percent", "is_within", "score", "sign_of"]
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,19 @@ def difference(values: np.ndarray | None, others: np.ndarray | None) -> Score | 
         return None
     tasks = min(values.shape[1], others.shape[1])
     return score(values[:, :tasks] - others[:, :tasks])
+
+
+def gap(value: Score, other: Score) -> Score:
+    """Return `value` minus `other`, by seeds, where what the tasks have in common is not known.
+
+    The interval is that of independent means, so too wide rather than too narrow where both are of the same tasks.
+
+    >>> gap(Score(0.9, 0.03, (0.88, 0.92), 100), Score(0.8, 0.04, (0.81, 0.79), 100)).ci95
+    0.05
+    """
+    seeds = tuple(a - b for a, b in zip(value.of_seeds, other.of_seeds, strict=True))
+    tasks = min(value.tasks, other.tasks)
+    return Score(value.mean - other.mean, math.hypot(value.ci95, other.ci95), seeds, tasks)
 
 
 def sign_of(value: Score, margin: float = 0.0) -> int | None:

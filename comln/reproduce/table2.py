@@ -32,7 +32,7 @@ from comln.reproduce.few_shot_cells import DATA, cell_of, how_to_read, run_cells
 from comln.reproduce.measure import environment
 from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
-from comln.reproduce.scores import Score, difference, in_percent, score, sign_of
+from comln.reproduce.scores import Score, difference, gap, in_percent, score, sign_of
 from comln.reproduce.workspace import Budget, Workspace
 
 FILES = ("table2.json", "table2.svg", "table2.png", "index.html")
@@ -181,34 +181,35 @@ def _beats(result: Table2, shots: int) -> Fact:
     signs = [sign_of(row.difference) for row in rivals if row.difference is not None]
     better = [row.name for row, sign in zip(rivals, signs, strict=True) if sign == 1]
     open_ones = [row.name for row, sign in zip(rivals, signs, strict=True) if sign is None]
-    holds = False if better or not rivals else None if open_ones else True
-    evidence = f"the others minus COMLN are: {'; '.join(map(_words, rivals))} points."
+    holds = False if better else None if open_ones or not rivals else True
+    evidence = f"the others minus COMLN are: {'; '.join(map(_words, rivals)) or 'none, one diverged'} points."
     return judged(f"COMLN is better than every other gradient-based method ({shots}-shot).", holds, evidence)
 
 
 def _nears(result: Table2, shots: int) -> Fact:
     rows = [row for row in result.of(shots) if row.learner in META_OPT_NET and row.difference is not None]
+    claim = f"COMLN nears MetaOptNet ({shots}-shot)."
+    if not rows:
+        return judged(claim, None, "COMLN or every form of MetaOptNet diverged.")
     best = max(rows, key=lambda row: row.difference.mean if row.difference else 0.0)
     sign = None if best.difference is None else sign_of(best.difference, NEAR)
     holds = None if sign is None else sign == -1
     evidence = f"the better of its forms minus COMLN is {_words(best)} points; near is within {100 * NEAR:g}."
-    return judged(f"COMLN nears MetaOptNet ({shots}-shot).", holds, evidence)
+    return judged(claim, holds, evidence)
 
 
 def _more_shots(result: Table2, shots: int) -> Fact:
     gains, signs = [], []
     for learner in META_OPT_NET:
-        of = {row.training_shots: row.difference for row in result.of(shots) if row.learner == learner}
+        of = {row.training_shots: row.accuracy for row in result.of(shots) if row.learner == learner}
         many, few = of[MORE_SHOTS], of[shots]
         if many is None or few is None:
             continue
-        seeds = [a - b for a, b in zip(many.of_seeds, few.of_seeds, strict=True)]
-        gains.append(
-            f"{learner} {100 * (many.mean - few.mean):+.2f} ({100 * min(seeds):+.1f} to {100 * max(seeds):+.1f})"
-        )
-        signs.append(1 if min(seeds) > 0 else -1 if max(seeds) < 0 else 0)
-    holds = True if signs and min(signs) == 1 else False if signs and max(signs) == -1 else None
-    evidence = f"by {MORE_SHOTS} training shots instead of {shots} they gain {'; '.join(gains)} points, by seeds."
+        gain = gap(many, few)
+        gains.append(f"{learner} {in_percent(gain, '+')}")
+        signs.append(sign_of(gain))
+    holds = True if set(signs) == {1} else False if set(signs) == {-1} else None
+    evidence = f"by {MORE_SHOTS} training shots instead of {shots} they gain {'; '.join(gains) or 'none'} points."
     return judged(f"MetaOptNet owes a part of its lead to more training shots ({shots}-shot).", holds, evidence)
 
 

@@ -136,7 +136,7 @@ def compute(work: Workspace) -> Table4:
                     accuracy=accuracy,
                     difference=None if solver == FIRST else difference(own, first),
                     of_same_weights=difference(other, own),
-                    solver_steps=float(np.median([step for run in trained.runs for step in run.solver_steps])),
+                    solver_steps=float(np.median([s for run in trained.runs for s in run.solver_steps] or [0])),
                     horizons=tuple(run.scalars["horizon"] for run in trained.runs if run.diverged is None),
                     failed_tasks=sum(sum(run.failed.values()) for run in trained.runs),
                     paper=paper,

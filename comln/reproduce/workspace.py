@@ -4,6 +4,7 @@ __all__ = ["Budget", "Workspace"]
 
 import enum
 import gc
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,17 +56,19 @@ class Workspace:
     ) -> Any:
         """Return what `compute` returns: from the disk, if it was computed with this configuration before.
 
-        - `name`: of the part, and of its file.
+        - `name`: of the part. Its file has a digest of the configuration in its name, so that a part of another
+          configuration, which may have taken days, stays.
         - `configuration`: all that determines the part. It and what `compute` returns can be JSON.
         - `forget_programs`: whether the next part has no use for what was compiled for this one.
         """
         # What comes from JSON has lists for tuples; so must what it is compared with.
-        wanted = json.loads(json.dumps(configuration))
+        text = json.dumps(configuration, sort_keys=True)
+        wanted, file = json.loads(text), f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         for folder in (self.folder, *self.elsewhere):
-            part = _read(folder / f"{name}.json", wanted)
+            part = _read(folder / file, wanted)
             if part is not None:
                 if folder != self.folder:
-                    self._write(name, part)
+                    self._write(file, part)
                 return part["result"]
         part = {"configuration": wanted, "result": compute()}
         if forget_programs:
@@ -73,12 +76,12 @@ class Workspace:
             # (65,530 on Linux).
             jax.clear_caches()
             gc.collect()
-        self._write(name, part)
+        self._write(file, part)
         return part["result"]
 
-    def _write(self, name: str, part: Mapping[str, Any]) -> None:
+    def _write(self, file: str, part: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_files(self.folder, {f"{name}.json": as_json(part)})
+        write_files(self.folder, {file: as_json(part)})
 
 
 def _read(path: Path, configuration: Any) -> dict[str, Any] | None:
