@@ -171,13 +171,13 @@ def facts(result: Figure2) -> tuple[Fact, ...]:
     return (
         judged(
             "Going back in time, the adjoint method leaves the trajectory; going forward is stable.",
-            min(lost) > LOST and max(kept) < LOST if lost else None,
+            bool(min(lost) > LOST and max(kept) < LOST),
             f"back at W(0) the error is at least {min(lost):.1e} times that at W(T), which is at most "
             f"{max(kept):.1g} times the tolerance.",
         ),
         judged(
             "Meta-gradients by the adjoint method are wrong for it; with the states of the way forward they are not.",
-            min(pair.reintegrated / pair.kept for pair in gradients) > LOST,
+            bool(min(pair.reintegrated / pair.kept for pair in gradients) > LOST),
             "the error of those that need the trajectory is, back in time, at least "
             f"{min(pair.reintegrated / pair.kept for pair in gradients):.1e} times that with states kept, and up to "
             f"{max(pair.reintegrated for pair in gradients):.1e} of the gradient; with states kept at most "

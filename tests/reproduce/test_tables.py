@@ -47,11 +47,38 @@ def test_table4_calls_alike_what_is_surely_close(trained, same, expected):
 
 
 def test_figure5_compares_the_horizons_of_all_seeds():
-    harder, shots, as_good, saves = figure5.facts(result5())
-    assert harder.verdict is UNDECIDED and "95 to 510" in harder.evidence  # one seed of the harder tasks is shorter
+    harder, shots, as_good, saves, soonest = figure5.facts(result5())
+    # By the number of ways, one seed of the harder tasks is shorter.
+    assert harder.verdict is UNDECIDED and "4.75 to 25.5" in harder.evidence and "18 to 22" in harder.evidence
     assert shots.verdict is HOLDS and as_good.verdict is HOLDS
-    assert saves.verdict is HOLDS and "2.50 times the solver steps" in saves.evidence
+    assert saves.verdict is HOLDS and "2.50 to 2.50 times the solver steps" in saves.evidence
+    assert soonest.verdict is UNDECIDED and "T = 1000 in 0.3 s" in soonest.evidence
     assert verdicts(figure5.facts(result5(best_fixed=5.0, five=(10.0, 20.0, 30.0))))[1:3] == [REFUTED, REFUTED]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.1, HOLDS), (1.0, REFUTED), (0.31, UNDECIDED), (None, UNDECIDED)])
+def test_figure5_tells_whether_a_fixed_horizon_is_sooner_there(seconds, expected):
+    found = result5()
+    learned = dataclasses.replace(found.compared[0], seconds_to_accuracy=seconds)
+    assert verdicts(figure5.facts(dataclasses.replace(found, compared=(learned, *found.compared[1:]))))[-1] is expected
+
+
+def test_trainings_that_diverged_leave_claims_undecided_and_pictures_whole():
+    two = result2(-3.0, 0.5, 1.0)
+    diverged = tuple(dataclasses.replace(row, accuracy=None, difference=None) for row in two.rows)
+    assert verdicts(table2.facts(dataclasses.replace(two, rows=diverged))) == [UNDECIDED] * 3 * len(two.shots)
+    five = result5()
+    first = five.compared[1]
+    cut = dataclasses.replace(
+        first,
+        accuracy=None,
+        difference=None,
+        solver_steps=((10,), *first.solver_steps[1:]),
+        validation=((), *first.validation[1:]),
+    )
+    broken = dataclasses.replace(five, compared=(five.compared[0], cut, *five.compared[2:]))
+    figure5.draw(broken)
+    assert len(figure5.facts(broken)) == 5
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,23 @@ def test_a_part_is_computed_once_and_again_when_its_configuration_changes(tmp_pa
     assert compute.calls == 3
 
 
+def test_a_part_of_another_configuration_stays(tmp_path):
+    """A cheap run in the folder of an expensive one must not cost what took days."""
+    compute = Counter(3)
+    for steps in (60_000, 10, 60_000):
+        Workspace(tmp_path).kept("one", {"steps": steps}, compute)
+    assert compute.calls == 2
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"configuration": {}}', '{"configuration": {"a": 2}, "result": 1}'])
 def test_a_damaged_part_is_computed_again(tmp_path, damage):
-    (tmp_path / "one.json").write_text(damage)
     compute = Counter(3)
-    assert Workspace(tmp_path).kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
-    assert json.loads((tmp_path / "one.json").read_text()) == {"configuration": {"a": 1}, "result": 3}
-    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+    Workspace(tmp_path).kept("one", {"a": 1}, compute)
+    (part,) = tmp_path.iterdir()
+    part.write_text(damage)
+    assert Workspace(tmp_path).kept("one", {"a": 1}, compute) == 3 and compute.calls == 2
+    assert json.loads(part.read_text()) == {"configuration": {"a": 1}, "result": 3}
+    assert list(tmp_path.iterdir()) == [part] and part.name.startswith("one-")
 
 
 def test_a_part_that_was_interrupted_leaves_nothing(tmp_path):
@@ -58,7 +68,7 @@ def test_a_part_of_another_folder_is_used_and_kept_here_too(tmp_path):
     there = tmp_path / "table4" / "parts"
     work = Workspace(there, elsewhere=(tmp_path / "nowhere", tmp_path / "table2" / "parts"))
     assert work.kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
-    assert [path.name for path in there.iterdir()] == ["one.json"]
+    assert [path.name.split("-")[0] for path in there.iterdir()] == ["one"]
     assert Workspace(there).kept("one", {"a": 1}, compute) == 3 and compute.calls == 1
     work.kept("one", {"a": 2}, compute)
     assert compute.calls == 2
