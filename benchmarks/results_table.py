@@ -304,16 +304,19 @@ def committed(target):
 
 
 EFFICIENCY = """\
-The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps, a
-horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim of
-the paper's section 5.2 stands with its verdict and the numbers that it rests on. On this machine short times differ by
-half from one moment to another, so the ratios that a verdict rests on are of programs that took turns where it says so.
-That the adjoint method is unstable, and carrying sensitivities forward is not, is what `comln reproduce figure2`
+The paper's Figures 3 and 4: what the meta-gradient of one 5-way 5-shot task takes against the number of inner steps,
+a horizon T standing for T / 0.01 steps. Their absolute numbers are of another machine, and depend on it. Each claim
+of the paper's section 5.2 stands with its verdict and the numbers that it rests on. On this machine short times
+differ by half from one moment to another, so the ratios that a verdict rests on are of programs that took turns where
+it says so. Methods that adapt the whole network have their convolutions by patches, which is faster here where
+gradients of gradients are needed, and takes more memory. That the adjoint method is unstable is what Figure 2 below
 shows."""
 
 ORDERS = """\
-The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. `comln reproduce
-table1` repeats it."""
+The paper's Table 1 has orders of magnitude; here they stand in bytes beside what the compiler says. That of iMAML is
+judged where it is used: after few steps of gradient descent on a network, far from the minimum that its gradient
+assumes. Solved to the end, and with many iterations of conjugate gradients, it comes near to the exact one; that is
+not measured here. `comln reproduce table1` repeats it."""
 
 
 def scaling():
