@@ -293,7 +293,7 @@ def not_run():
             f"- {target} on {', '.join(others)}: `comln data prepare {others[0]} ROOT`, then `comln reproduce {target} "
             f"--data {others[0]} --budget full`, and likewise the others."
         )
-    lines.append("- All on glyphs with as many updates as the recipes have: `comln reproduce all --budget full`.")
+    lines.append("- All on glyphs with more updates and tasks, for days: `comln reproduce all --budget full`.")
     return "\n".join(["## What was not run", "", *lines])
 
 
@@ -364,6 +364,7 @@ def meta_step(row):
         return [row["entrant"], row["reason"], *[""] * (len(META_STEP) - 2)]
     low, high = row["times ours, quartiles"]
     distance = row.get("gradient's distance from ours, double precision")
+    unknown = "not compared" if "not compared in double precision" in row else ""
     return [
         row["entrant"],
         f"{row['median_ms']:,.0f}",
@@ -372,7 +373,7 @@ def meta_step(row):
         f"{row['first_s']:.1f}",
         f"{row['peak_bytes'] / 1e6:,.0f}",
         f"{row['loss']:.5f}",
-        "" if distance is None else f"{distance:.0e}",
+        unknown if distance is None else f"{distance:.0e}",
     ]
 
 

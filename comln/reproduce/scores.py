@@ -1,6 +1,6 @@
 """Accuracies over seeds and tasks: their mean, what it is worth, and differences that are paired."""
 
-__all__ = ["Score", "difference", "gap", "in_percent", "is_within", "score", "sign_of"]
+__all__ = ["Score", "alike_within", "difference", "gap", "in_percent", "is_within", "score", "sign_of"]
 
 import math
 from dataclasses import dataclass
@@ -93,6 +93,15 @@ def is_within(value: Score, margin: float) -> bool | None:
     if value.low >= -margin and value.high <= margin:
         return True
     return False if value.low > margin or value.high < -margin else None
+
+
+def alike_within(margin: float, accuracy: Score | None) -> float:
+    """Return by how much other accuracies may differ from one to be alike: `margin`, or half of what is wrong with it.
+
+    >>> alike_within(0.02, Score(0.7, 0.01, (0.7,), 100)), round(alike_within(0.02, Score(0.99, 0.0, (0.99,), 9)), 6)
+    (0.02, 0.005)
+    """
+    return margin if accuracy is None else min(margin, (1 - accuracy.mean) / 2)
 
 
 def in_percent(value: Score | None, sign: str = "") -> str:
