@@ -350,11 +350,9 @@ def race():
     answers = [row["versions"] for row in (*rows, *content["heads"]) if "versions" in row]
     versions = {library: number for answer in answers for library, number in answer.items()}
     named = ", ".join(f"{library} {number}" for library, number in versions.items())
+    commits = ", ".join(dict.fromkeys([*(row["commit"] for row in rows), content["environment"]["commit"]]))
     absent = "; ".join(f"{name}: {why}" for name, why in content["peers not raced"].items())
-    note = (
-        f"Versions: {named}. Not raced, for what the installer said: {absent}. Commit "
-        f"{content['environment']['commit']}. {where(content)}"
-    )
+    note = f"Versions: {named}. Not raced, for what the installer said: {absent}. Commits {commits}. {where(content)}"
     return "\n\n".join([RACE, *tables, note])
 
 

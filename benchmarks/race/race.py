@@ -9,6 +9,7 @@ supervision on the training classes; where a number must be chosen, tasks of the
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
                                                          made where they are missing; about half an hour on two cores
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
+         python benchmarks/race/race.py PEERS --only=ANIL    the races of meta-steps with that in their name, anew
 Writes:  benchmarks/results/race.json
 """
 
@@ -83,10 +84,10 @@ class Entrant:
     work: dict = field(default_factory=dict)
 
 
-def torch_meta_step(name, method, step, steps, *, together=True, compiled=False):
-    """Return an entrant that computes a meta-gradient in PyTorch."""
+def torch_meta_step(name, method, step, steps, *, together=True, compiled=False, last=False):
+    """Return an entrant that computes a meta-gradient in PyTorch; `last`: with the channels last in memory."""
     work = {"method": method, "step": step, "steps": steps, "tasks together": together, "compiled": compiled}
-    return Entrant(name, "torch", "torch_entrant.py", work)
+    return Entrant(name, "torch", "torch_entrant.py", work | {"channels last": last})
 
 
 def our_meta_step(name, method, step, steps):
@@ -105,18 +106,25 @@ META_STEPS = {
         torch_meta_step("PyTorch, vmap", "maml", *MAML),
         torch_meta_step("PyTorch, vmap, compiled", "maml", *MAML, compiled=True),
         torch_meta_step("PyTorch, task by task", "maml", *MAML, together=False),
-        Entrant("PyTorch, higher", "higher", "higher_entrant.py", {"step": MAML[0], "steps": MAML[1]}),
+        Entrant(
+            "PyTorch, higher",
+            "higher",
+            "higher_entrant.py",
+            {"step": MAML[0], "steps": MAML[1], "channels last": False},
+        ),
     ],
     "ANIL, 5 steps": [
         our_meta_step("comln", "anil", *ANIL),
         torch_meta_step("PyTorch, vmap", "anil", *ANIL),
+        torch_meta_step("PyTorch, vmap, channels last", "anil", *ANIL, last=True),
         torch_meta_step("PyTorch, vmap, compiled", "anil", *ANIL, compiled=True),
+        torch_meta_step("PyTorch, vmap, channels last, compiled", "anil", *ANIL, compiled=True, last=True),
     ],
     "a gradient flow to T = 100": [
         our_meta_step("COMLN", "comln", *LONG),
         our_meta_step("comln's ANIL, 1000 steps", "anil", *LONG),
-        torch_meta_step("PyTorch's ANIL, 1000 steps", "anil", *LONG),
-        torch_meta_step("PyTorch's ANIL, 1000 steps, inner gradient by hand", "anil by hand", *LONG),
+        torch_meta_step("PyTorch's ANIL, 1000 steps, channels last", "anil", *LONG, last=True),
+        torch_meta_step("the same, inner gradient by hand", "anil by hand", *LONG, last=True),
     ],
 }
 """By race: the entrants, ours first."""
@@ -294,13 +302,15 @@ def gradient_gap(path, reference):
         )
 
 
-def race_meta_steps(peers, rounds):
-    """Yield a row for each entrant of each race, at each shape."""
+def race_meta_steps(peers, rounds, only, commit):
+    """Yield a row for each entrant of each race that `only` is in the name of, at each shape."""
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             arrays = {**images_of(shape), **weights_of(shape)}
             for race, entrants in META_STEPS.items():
+                if only not in race:
+                    continue
                 print(f"{shape.name}: {race}", flush=True)
                 checked = [entrant for entrant in entrants if not entrant.work.get("compiled")]
                 doubles = works_of(folder, shape, checked, arrays, np.float64)
@@ -311,7 +321,8 @@ def race_meta_steps(peers, rounds):
                     for entrant, work in zip(checked[1:], doubles[1:], strict=True)
                 }
                 works = works_of(folder, shape, entrants, arrays, np.float32)
-                yield from meta_step_rows(race, shape, entrants, gaps, in_pairs(peers, entrants, works, rounds))
+                for row in meta_step_rows(race, shape, entrants, gaps, in_pairs(peers, entrants, works, rounds)):
+                    yield row | {"commit": commit}
 
 
 def gap(theirs, ours, their_work, our_work):
@@ -421,14 +432,23 @@ def head_rows(shots, found):
 
 def main():
     """Run both races, write the JSON."""
-    words = [word for word in sys.argv[1:] if word != "--short"]
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if len(words) != 1:
         sys.exit(__doc__)
     short = "--short" in sys.argv[1:]
+    only = next((word.removeprefix("--only=") for word in sys.argv[1:] if word.startswith("--only=")), "")
+    path = HERE.parent / "results" / "race.json"
     peers = Path(words[0]).absolute()
     peers.mkdir(parents=True, exist_ok=True)
     began, where = time.perf_counter(), environment()
-    meta_steps = list(race_meta_steps(peers, 3 if short else 20))
+    meta_steps = list(race_meta_steps(peers, 3 if short else 20, only, where["commit"]))
+    if only:
+        before = json.loads(path.read_text())
+        shapes = [shape.name for shape in SHAPES]
+        rows = [row for row in before["meta-steps"] if only not in row["race"]] + meta_steps
+        rows.sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
+        path.write_text(json.dumps(before | {"meta-steps": rows}, indent=1) + "\n")
+        return
     supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
     raw, _ = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load(), lambda update, loss: None)
     heads = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20))
@@ -442,7 +462,6 @@ def main():
     }
     print(json.dumps(result, indent=1), f"\n{time.perf_counter() - began:.0f} s")
     if not short:
-        path = HERE.parent / "results" / "race.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
 
 

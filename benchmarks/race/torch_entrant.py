@@ -140,11 +140,16 @@ def prepared(work):
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     episodes = [arrays[name] for name in ("support", "labels", "query", "of_query")]
     for place in (0, 2):
-        episodes[place] = episodes[place].permute(0, 1, 4, 2, 3).contiguous()
+        # They come with the channels last, and stay so in memory where that is wanted.
+        episodes[place] = episodes[place].permute(0, 1, 4, 2, 3)
+        if not work["channels last"]:
+            episodes[place] = episodes[place].contiguous()
     network = Network(episodes[0].shape[2], work["filters"], arrays["weights"].shape[1], len(arrays["weights"]))
     parameters = {"head.weight": arrays["weights"], "head.bias": arrays["bias"]}
     for i in range(4):
-        parameters[f"embed.convolutions.{i}.weight"] = arrays[f"kernel{i}"].permute(3, 2, 0, 1).contiguous()
+        layout = torch.channels_last if work["channels last"] else torch.contiguous_format
+        kernel = arrays[f"kernel{i}"].permute(3, 2, 0, 1).contiguous(memory_format=layout)
+        parameters[f"embed.convolutions.{i}.weight"] = kernel
         parameters[f"embed.norms.{i}.weight"] = arrays[f"scale{i}"]
         parameters[f"embed.norms.{i}.bias"] = arrays[f"shift{i}"]
     return network, parameters, episodes
