@@ -13,6 +13,7 @@ from comln.reproduce import (
     figure1,
     figure5,
     glyphs,
+    own_horizons,
     scaling_page,
     table1,
     table2,
@@ -164,7 +165,7 @@ def horizons():
     if not path.exists():
         return ["Not measured yet; the command writes the numbers."]
     result = json.loads(path.read_text())
-    kinds = [task_horizon.KindRow(**row) for row in result["rows"]]
+    kinds = [own_horizons.KindRow(**row) for row in result["rows"]]
     total = kinds[-1]
     (accuracy, accuracy_ci), (loss, loss_ci) = total.difference, total.loss_difference
     closed = (total.shared_loss - total.own_loss) / (total.shared_loss - total.oracle_loss)

@@ -9,7 +9,7 @@ supervision on the training classes; where a number must be chosen, tasks of the
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
                                                          made where they are missing; about half an hour on two cores
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
-         python benchmarks/race/race.py PEERS --only=ANIL    the races of meta-steps with that in their name, anew
+         python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their name, anew; heads are one
 Writes:  benchmarks/results/race.json
 """
 
@@ -106,6 +106,8 @@ META_STEPS = {
         torch_meta_step("PyTorch, vmap", "maml", *MAML),
         torch_meta_step("PyTorch, vmap, compiled", "maml", *MAML, compiled=True),
         torch_meta_step("PyTorch, task by task", "maml", *MAML, together=False),
+        torch_meta_step("PyTorch, task by task, channels last", "maml", *MAML, together=False, last=True),
+        torch_meta_step("PyTorch, task by task, compiled", "maml", *MAML, together=False, compiled=True),
         Entrant(
             "PyTorch, higher",
             "higher",
@@ -139,6 +141,7 @@ HEADS = {
     "LogisticRegression": ("scikit-learn", ()),
     "LogisticRegression, C chosen": ("scikit-learn", (0.1, 1.0, 10.0, 100.0, 1000.0)),
     "LogisticRegressionCV": ("scikit-learn", ()),
+    "RidgeClassifier, alpha chosen": ("scikit-learn", (0.001, 0.01, 0.1, 1.0, 10.0)),
     "RidgeClassifierCV": ("scikit-learn", ()),
     "SVC, linear, C chosen": ("scikit-learn", (0.01, 0.1, 1.0, 10.0, 100.0)),
 }
@@ -146,6 +149,8 @@ HEADS = {
 
 LEFT_OUT = {("LogisticRegressionCV", 1): "cannot be fitted to one example a class"}
 REFERENCE = "LogisticRegression, C chosen"
+AS_ACCURATE = 0.001
+"""A peer is as accurate as one of our heads if in the mean it is not worse by more than that."""
 
 
 def interpreter(peers, name):
@@ -215,8 +220,11 @@ class Failed(RuntimeError):
 
 
 def take_turns(peers, entrants, works, rounds):
-    """Return, by name, what each entrant said of its first turn and the times of its others, or why it has none."""
-    found = {}
+    """Return, by name, what each entrant said of its first turn and the times of its others, or why it has none.
+
+    One that fails in a later turn has none, and the others go on.
+    """
+    found, failed = {}, set()
     with ExitStack() as stack:
         calls = {}
         for entrant, work in zip(entrants, works, strict=True):
@@ -233,7 +241,12 @@ def take_turns(peers, entrants, works, rounds):
         for turn in range(rounds):
             for name, call in calls.items():
                 if turn < FEW or max(found[name]["times"]) < SLOW_S:
-                    found[name]["times"].append(call())
+                    try:
+                        found[name]["times"].append(call())
+                    except Failed as error:
+                        found[name] = {"reason": str(error)}
+                        failed.add(name)
+            calls = {name: call for name, call in calls.items() if name not in failed}
     return found
 
 
@@ -242,6 +255,8 @@ def in_pairs(peers, entrants, works, rounds):
     found, ours = {}, entrants[0].name
     for entrant, work in zip(entrants[1:], works[1:], strict=True):
         pair = take_turns(peers, [entrants[0], entrant], [works[0], work], rounds)
+        if "reason" in pair[ours]:
+            return {e.name: pair[ours] for e in entrants}
         found.setdefault(ours, {**pair[ours], "times": []})["times"] += pair[ours]["times"]
         found[entrant.name] = pair[entrant.name] | {"times of ours": pair[ours]["times"]}
     return found
@@ -356,15 +371,13 @@ def meta_step_rows(race, shape, entrants, gaps, found):
         if "reason" in answer:
             yield {**row, "reason": answer["reason"]}
             continue
-        ratios = np.array(answer["times"]) / np.array(
-            answer.get("times of ours", answer["times"])[: len(answer["times"])]
-        )
+        times_ours, quartiles = ratio(answer, {"times": answer.get("times of ours", answer["times"])})
         yield {
             **row,
             **gaps.get(entrant.name, {}),
             **times_of(answer["times"]),
-            "times ours": float(f"{np.median(ratios):.3g}"),
-            "times ours, quartiles": [float(f"{np.percentile(ratios, p):.3g}") for p in (25, 75)],
+            "times ours": times_ours,
+            "times ours, quartiles": quartiles,
             "first_s": round(answer["first_s"], 1),
             "peak_bytes": answer["peak_bytes"],
             "loss": answer["loss"],
@@ -387,7 +400,7 @@ def embedded_tasks(splits, shots, count):
     return arrays
 
 
-def race_heads(peers, splits, count, rounds):
+def race_heads(peers, splits, count, rounds, commit):
     """Yield a row for each head and number of shots."""
     for shots in (1, 5):
         with tempfile.TemporaryDirectory() as name:
@@ -403,12 +416,14 @@ def race_heads(peers, splits, count, rounds):
             ]
             print(f"heads, {shots}-shot", flush=True)
             found = take_turns(peers, entrants, works, rounds)
-            yield from head_rows(shots, found)
+            for row in head_rows(shots, found):
+                yield row | {"commit": commit}
 
 
 def head_rows(shots, found):
     """Yield what came of the race of heads."""
     reference = found[REFERENCE]
+    peers = {name: found[name] for name, (peer, _) in HEADS.items() if peer and "times" in found.get(name, {})}
     for name in HEADS:
         row = {"head": name, "shots": shots}
         answer = found.get(name, {"reason": LEFT_OUT.get((name, shots))})
@@ -420,43 +435,62 @@ def head_rows(shots, found):
             "accuracy": mean_and_ci95(accuracies),
             "tasks": len(accuracies),
             "chosen": answer["chosen"],
+            "peak_bytes": answer["peak_bytes"],
             **times_of(answer["times"], answer["tasks of a turn"]),
             "versions": answer["versions"],
         }
         if "reason" not in reference and name != REFERENCE:
-            ratios = np.array(answer["times"]) / np.array(reference["times"])
             row["minus the reference"] = mean_and_ci95(accuracies - np.array(reference["accuracies"]))
-            row["times of the reference"] = float(f"{np.median(ratios):.3g}")
+            row["times of the reference"], row["times of the reference, quartiles"] = ratio(answer, reference)
+        if name not in peers and (equal := as_accurate(answer, peers)):
+            fastest = min(equal, key=lambda peer: np.median(equal[peer]["times"]))
+            median, quartiles = ratio(answer, equal[fastest])
+            row["fastest peer as accurate"] = {"head": fastest, "times of it": median, "quartiles": quartiles}
         yield row
 
 
+def as_accurate(ours, peers):
+    """Return the peers that are as accurate as one of our heads, on the same tasks."""
+    mean = np.mean(ours["accuracies"]) - AS_ACCURATE
+    return {name: peer for name, peer in peers.items() if np.mean(peer["accuracies"]) >= mean}
+
+
+def ratio(answer, other):
+    """Return by how much one takes longer than another one, turn by turn: the median, and the quartiles."""
+    turns = min(len(answer["times"]), len(other["times"]))
+    ratios = np.array(answer["times"][:turns]) / np.array(other["times"][:turns])
+    low, middle, high = (float(f"{np.percentile(ratios, p):.3g}") for p in (25, 50, 75))
+    return middle, [low, high]
+
+
 def main():
-    """Run both races, write the JSON."""
+    """Run the races, write the JSON."""
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if len(words) != 1:
         sys.exit(__doc__)
     short = "--short" in sys.argv[1:]
     only = next((word.removeprefix("--only=") for word in sys.argv[1:] if word.startswith("--only=")), "")
     path = HERE.parent / "results" / "race.json"
+    before = json.loads(path.read_text()) if only else {}
     peers = Path(words[0]).absolute()
     peers.mkdir(parents=True, exist_ok=True)
     began, where = time.perf_counter(), environment()
-    meta_steps = list(race_meta_steps(peers, 3 if short else 20, only, where["commit"]))
-    if only:
-        before = json.loads(path.read_text())
-        shapes = [shape.name for shape in SHAPES]
-        rows = [row for row in before["meta-steps"] if only not in row["race"]] + meta_steps
-        rows.sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
-        path.write_text(json.dumps(before | {"meta-steps": rows}, indent=1) + "\n")
-        return
-    supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
-    raw, _ = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load(), lambda update, loss: None)
-    heads = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20))
+    meta_steps = [row for row in before.get("meta-steps", []) if only not in row["race"]]
+    meta_steps += race_meta_steps(peers, 3 if short else 20, only, where["commit"])
+    shapes = [shape.name for shape in SHAPES]
+    meta_steps.sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
+    heads = before.get("heads", [])
+    if only in "heads":
+        supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
+        raw, _ = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load())
+        splits = unit_norm(raw)
+        heads = list(race_heads(peers, splits, 20 if short else 300, 3 if short else 20, where["commit"]))
     resting = {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")}
     result = {
         "meta-steps": meta_steps,
         "heads": heads,
         "reference": REFERENCE,
+        "as accurate": AS_ACCURATE,
         "peers not raced": resting,
         "environment": where,
     }

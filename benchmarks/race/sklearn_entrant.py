@@ -7,13 +7,14 @@ import numpy as np
 import sklearn
 from answering import serve  # pyright: ignore[reportMissingImports]  # beside this script
 from heads import begin_with  # pyright: ignore[reportMissingImports]  # beside this script
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifierCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeClassifier, RidgeClassifierCV
 from sklearn.svm import SVC
 
 MODELS = {
     "LogisticRegression": lambda shots: LogisticRegression(),
     "LogisticRegression, C chosen": lambda shots, choice=1.0: LogisticRegression(C=choice, max_iter=1000),
     "LogisticRegressionCV": lambda shots: LogisticRegressionCV(cv=min(5, shots), max_iter=1000),
+    "RidgeClassifier, alpha chosen": lambda shots, choice=1.0: RidgeClassifier(alpha=choice),
     "RidgeClassifierCV": lambda shots: RidgeClassifierCV(alphas=np.logspace(-3, 3, 13)),
     "SVC, linear, C chosen": lambda shots, choice=1.0: SVC(kernel="linear", C=choice),
 }

@@ -3,7 +3,7 @@
 A number of updates, unlike a time, gives the same result on a machine that does other work.
 """
 
-__all__ = ["Cell", "Exam", "Progress", "TrainedCell", "TrainedRun", "train_cell"]
+__all__ = ["Cell", "Exam", "Progress", "TrainedCell", "TrainedRun", "described", "train_cell"]
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from comln.learners import AbstractLearner
 from comln.meta_train import Divergence, StepReport, TrainState, meta_train, start_training
 from comln.metrics import keep_until, read_lines
 from comln.recipes.experiment import Experiment
-from comln.reproduce.measure import environment
+from comln.reproduce.measure import numerics
 from comln.reproduce.workspace import Workspace
 from comln.run import RunFolder, converter
 from comln.selection import Selection
@@ -111,21 +111,19 @@ class TrainedCell:
 
 def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_progress: Progress) -> TrainedCell:
     """Train and test each seed that is not there yet."""
-    where, experiment = environment(), cell.experiment
+    experiment = cell.experiment
     # One transformation for all seeds: programs are compiled for it.
     optimiser = functools.cache(lambda: experiment.optimiser.build(_begin(cell, cell.seeds[0]), experiment.steps))
     runs = []
     for number, seed in enumerate(cell.seeds):
         configuration = {
-            "experiment": converter.unstructure(experiment),
-            "integrator": _plain(cell.integrator),
+            "experiment": described(experiment),
+            "integrator": _plain(cell.integrator or Integrator()),
             "tests": {name: _plain(test) for name, test in cell.tests.items()},
             "tasks": cell.tasks,
             "looks": [cell.look_every, cell.look_tasks],
             "seed": seed,
             "data_hash": content_hash(splits),
-            "device": where["device"],
-            "versions": {name: where["versions"][name] for name in ("comln", "jax", "jaxlib")},
         }
         part = work.kept(
             f"{cell.name}-seed{seed}",
@@ -137,6 +135,12 @@ def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_prog
         )
         runs.append(converter.structure(part, TrainedRun))
     return TrainedCell(cell, tuple(runs))
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment as JSON can hold it, without the place of its data, of which a hash tells more."""
+    whole = converter.unstructure(experiment)
+    return {**whole, "data": {name: value for name, value in whole["data"].items() if name != "folder"}}
 
 
 def _plain(value: Any) -> Any:
@@ -265,7 +269,8 @@ def _train_in_folder(
 ) -> TrainState:
     """Train with checkpoints, and return the best state by validation. For trainings of hours."""
     experiment = cell.experiment
-    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]
+    text = json.dumps([configuration, numerics()], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     folder = RunFolder(work.folder / f"{cell.name}-seed{seed}-{digest}")
     learner = _begin(cell, seed)
     state = start_training(learner, experiment.optimiser.build(learner, experiment.steps))

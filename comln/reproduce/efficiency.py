@@ -16,6 +16,7 @@ __all__ = [
 import dataclasses
 import enum
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,7 +34,6 @@ from comln.reproduce.measure import (
     Measurement,
     device_bytes,
     device_peak_bytes,
-    environment,
     interleaved,
     peak_raised_to,
     temporary_bytes,
@@ -192,7 +192,7 @@ class _Measuring:
     """The parts of a figure, one after the other."""
 
     def __init__(self, work: Workspace, spending: Spending) -> None:
-        self.work, self.spending, self.where = work, spending, environment()
+        self.work, self.spending = work, spending
         self.limit_bytes = int(SHARE * device_bytes())
         self.done = 0
         # Three parts stand alone; a number of steps has one of its whole program and, if that exists, one of the head.
@@ -223,7 +223,7 @@ class _Measuring:
             network,
             tuple(cells),
             turns,
-            self.where,
+            self.work.environment(),
         )
 
     def _part(self, name: str, what: str, details: Mapping[str, Any], compute: Any) -> Any:
@@ -234,9 +234,7 @@ class _Measuring:
             "image_size": self.spending.image_size,
             "seconds": [self.spending.seconds, self.spending.once_s],
             "limit_bytes": self.limit_bytes,
-            "device": self.where["device"],
-            "cores": self.where["cores"],
-            "versions": {name: self.where["versions"][name] for name in ("comln", "jax", "jaxlib")},
+            "cores": os.cpu_count(),
             **details,
         }
         return self.work.kept(name, configuration, compute)

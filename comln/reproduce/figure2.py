@@ -180,9 +180,9 @@ def facts(result: Figure2) -> tuple[Fact, ...]:
             bool(min(pair.reintegrated / pair.kept for pair in gradients) > LOST),
             "the error of those that need the trajectory is, back in time, at least "
             f"{min(pair.reintegrated / pair.kept for pair in gradients):.1e} times that with states kept, and up to "
-            f"{max(pair.reintegrated for pair in gradients):.1e} of the gradient; with states kept at most "
-            f"{max(pair.kept for pair in gradients):.1e}. With one-hot labels of separable classes, whose curvature "
-            "fades, the adjoint method stays usable at these horizons.",
+            f"{max(pair.reintegrated for pair in gradients):.1e} times as large as the gradient; with states kept "
+            f"at most {max(pair.kept for pair in gradients):.1e}. With one-hot labels of separable classes, whose "
+            "curvature fades, the adjoint method stays usable at these horizons.",
         ),
     )
 

@@ -29,7 +29,7 @@ from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
 from comln.data.source import Split, content_hash
 from comln.recipes.backbones import BackboneConfig
-from comln.reproduce.measure import environment
+from comln.reproduce.measure import numerics
 from comln.reproduce.page import write_files
 from comln.run import converter
 from comln.typing import Array, Float, Int, PRNGKeyArray, Scalar
@@ -168,12 +168,11 @@ def kept_embeddings(
 
     They are made once, and kept in `folder`; they are not divided by their norms.
     """
-    versions = environment()["versions"]
     made_from = {
         "supervision": converter.unstructure(supervision),
         "data_hash": content_hash(splits),
         "views": VIEWS,
-        "versions": {name: versions[name] for name in ("comln", "jax", "jaxlib")},
+        "numerics": numerics(),
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     path = folder / f"embeddings-{digest[:12]}.npz"

@@ -6,16 +6,18 @@ __all__ = [
     "METHODS",
     "PAPER_DATA",
     "SPENDING",
+    "Embeddings",
     "HeadRow",
     "Row",
     "Spending",
     "Table5",
+    "cell_of",
     "compute",
+    "embeddings_of",
 ]
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -29,13 +31,13 @@ from comln.evaluate import mean_and_ci95
 from comln.recipes import find
 from comln.recipes.backbones import Conv4Config
 from comln.recipes.benchmarks import Number, published
-from comln.recipes.experiment import Experiment, GlyphsData
+from comln.recipes.experiment import GlyphsData
 from comln.reproduce.counted_training import Cell, Exam, train_cell
 from comln.reproduce.frozen_embeddings import Supervision, kept_embeddings, unit_norm
-from comln.reproduce.measure import environment
 from comln.reproduce.scores import Score, difference, score
-from comln.reproduce.svm_heads import HEADS, svm_heads
+from comln.reproduce.svm_heads import HEADS, SETTINGS, svm_heads
 from comln.reproduce.table2 import overlap
+from comln.reproduce.unit_norm_settings import CHOSEN, Settings
 from comln.reproduce.workspace import Budget, Workspace
 
 DATA = ("glyphs", "leo-mini-imagenet", "leo-tiered-imagenet")
@@ -58,18 +60,11 @@ LINEAR = (
 
 METHODS = (*LINEAR, "leo")
 """What is compared; LEO learns more than a linear layer."""
-ON_UNIT_NORM: Mapping[str, Mapping[str, float]] = {
-    "maml": {"step": 5.0},
-    "anil": {"step": 5.0},
-    "meta-sgd": {"initial_step": 20.0},
-    "imaml": {"step": 5.0, "proximal": 0.01},
-    "leap": {"step": 5.0},
-}
-"""Of the methods whose recipe is for a whole network: what a linear head on embeddings of norm one needs instead, the
-best of two to five values tried on 1-shot tasks of the validation classes. With its recipe's step MAML came to 55 %."""
-
 PAPER_DATA = "leo-mini-imagenet"
 """The embeddings that the paper's table is of."""
+
+BOUND = 0.1
+"""C of MetaOptNet's machine, as its authors have it."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +124,8 @@ class HeadRow:
     - `tasks`: how many.
     - `accuracy`: on them.
     - `difference`: accuracy minus that of MetaOptNet's machine solved exactly, task by task.
+    - `minus_comln`: accuracy minus that of COMLN, task by task; of it, the mean over seeds. `None` where it diverged.
+    - `penalty`: C.
     - `reason`: why there are none; empty where there are.
     """
 
@@ -138,6 +135,8 @@ class HeadRow:
     tasks: int
     accuracy: tuple[float, float] | None
     difference: tuple[float, float] | None
+    minus_comln: tuple[float, float] | None = None
+    penalty: float | None = None
     reason: str = ""
 
 
@@ -149,6 +148,7 @@ class Table5:
     - `features`: numbers of an embedding.
     - `supervised_accuracy`: of the network on its training classes; `None` for embeddings that were given.
     - `mean_square_norm`: of the embeddings of the test split, before any division.
+    - `unit_norm`: whether the methods have them divided by their norms.
     - `rows`, `heads`: the results.
     - `environment`: where they were computed.
     """
@@ -159,6 +159,7 @@ class Table5:
     features: int
     supervised_accuracy: float | None
     mean_square_norm: float
+    unit_norm: bool
     rows: tuple[Row, ...]
     heads: tuple[HeadRow, ...]
     environment: dict[str, Any]
@@ -166,18 +167,16 @@ class Table5:
 
 def compute(work: Workspace) -> Table5:
     """Make the embeddings, train the methods on them, and fit the machines: what is not there yet."""
-    spending, where = SPENDING[work.budget], environment()
-    raw, supervised_accuracy = _embeddings(work, spending)
-    used = unit_norm(raw) if work.data == "glyphs" else raw
-    features = raw["test"].examples.shape[1]
+    spending = SPENDING[work.budget]
+    found = embeddings_of(work, spending)
     cells = {
-        (learner, shots): _cell(work, spending, learner, shots, features)
+        (learner, shots): cell_of(work, spending, learner, shots, found.features, _settings(work, learner, shots))
         for shots in spending.shots
         for learner in METHODS
     }
     done = {}
     for number, (key, cell) in enumerate(cells.items()):
-        done[key] = train_cell(work, cell, used, functools.partial(_say, work, number, len(cells)))
+        done[key] = train_cell(work, cell, found.used, functools.partial(_say, work, number, len(cells)))
     rows = []
     for learner, shots in cells:
         trained = done[learner, shots]
@@ -199,20 +198,22 @@ def compute(work: Workspace) -> Table5:
         )
     heads = []
     for shots in spending.shots:
+        comln = done["comln", shots].accuracies(f"{shots}-shot")
         for divided in (True, False):
             work.on_progress(f"support vector machines, {shots}-shot", 0.95)
-            heads += _heads(work, unit_norm(raw) if divided else raw, shots, divided, spending.tasks)
-    norm = float(np.mean(np.sum(np.square(raw["test"].examples), axis=1)))
+            shape = cells["comln", shots].experiment.test
+            heads += _heads(work, found, shape, divided, spending.tasks, comln)
     return Table5(
         data=work.data,
         budget=work.budget,
         spending=spending,
-        features=features,
-        supervised_accuracy=supervised_accuracy,
-        mean_square_norm=norm,
+        features=found.features,
+        supervised_accuracy=found.supervised_accuracy,
+        mean_square_norm=float(np.mean(np.sum(np.square(found.raw["test"].examples), axis=1))),
+        unit_norm=found.used is not found.raw,
         rows=tuple(rows),
         heads=tuple(heads),
-        environment=where,
+        environment=work.environment(),
     )
 
 
@@ -220,11 +221,31 @@ def _say(work: Workspace, number: int, count: int, what: str, done: float) -> No
     work.on_progress(what, 0.2 + 0.7 * (number + done) / count)
 
 
-def _embeddings(work: Workspace, spending: Spending) -> tuple[dict[str, Split], float | None]:
+@dataclass(frozen=True)
+class Embeddings:
+    """The embeddings of a data set.
+
+    - `raw`, `used`: by split, as they are, and as the methods have them: those of the glyphs are of norm one.
+    - `supervised_accuracy`: of the network that they are of; `None` for embeddings that were given.
+    """
+
+    raw: dict[str, Split]
+    used: dict[str, Split]
+    supervised_accuracy: float | None
+
+    @property
+    def features(self) -> int:
+        """How many numbers an embedding has."""
+        return self.raw["test"].examples.shape[1]
+
+
+def embeddings_of(work: Workspace, spending: Spending) -> Embeddings:
+    """Return the embeddings of the data set, which are made here for the glyphs."""
     if work.data != "glyphs":
         data = find(f"{work.data}-5way-1shot", "comln", "house").data
         assert isinstance(data, PreparedEmbeddings)
-        return dataclasses.replace(data, folder=work.root).load(), None
+        raw = dataclasses.replace(data, folder=work.root).load()
+        return Embeddings(raw, raw, None)
     work.on_progress("embeddings", 0.0)
     supervision = Supervision(Conv4Config(spending.filters, scale_output=False), spending.supervised_updates)
 
@@ -232,51 +253,63 @@ def _embeddings(work: Workspace, spending: Spending) -> tuple[dict[str, Split], 
         done = update / supervision.updates
         work.on_progress(f"embeddings: update {update} of {supervision.updates}, loss {loss:.2f}", 0.2 * done)
 
-    return kept_embeddings(work.folder, supervision, GlyphsData().load(), on_update)
+    raw, accuracy = kept_embeddings(work.folder, supervision, GlyphsData().load(), on_update)
+    return Embeddings(raw, unit_norm(raw), accuracy)
 
 
-def _experiment(work: Workspace, spending: Spending, learner: str, shots: int, features: int) -> Experiment:
-    """Return the recipe of embeddings, for those of this length; the last state counts."""
+def _settings(work: Workspace, learner: str, shots: int) -> Settings:
+    return CHOSEN.get((learner, shots), {}) if work.data == "glyphs" else {}
+
+
+def cell_of(work: Workspace, spending: Spending, learner: str, shots: int, features: int, settings: Settings) -> Cell:
+    """Return what trains a learner on embeddings of so many numbers: its recipe with these settings.
+
+    The last state counts.
+    """
     name = work.data if work.data != "glyphs" else PAPER_DATA
     experiment = find(f"{name}-5way-{shots}shot", learner, "house")
-    changes: Mapping[str, Any] = ON_UNIT_NORM.get(learner, {}) if work.data == "glyphs" else {}
-    return dataclasses.replace(
+    changed: Any = settings
+    experiment = dataclasses.replace(
         experiment,
-        learner=dataclasses.replace(experiment.learner, **changes),
+        learner=dataclasses.replace(experiment.learner, **changed),
         name=f"{work.data}-embeddings-5way-{shots}shot",
         data=PreparedEmbeddings(f"{work.data}-embeddings" if work.data == "glyphs" else name, work.root, features),
         steps=spending.updates or experiment.steps,
         validate_every=0,
         patience=0,
     )
-
-
-def _cell(work: Workspace, spending: Spending, learner: str, shots: int, features: int) -> Cell:
-    experiment = _experiment(work, spending, learner, shots, features)
     tests = {f"{shots}-shot": Exam(experiment.test)}
     return Cell(f"{experiment.name}-{learner}", experiment, spending.seeds, tests, spending.tasks)
 
 
-def _heads(work: Workspace, splits: dict[str, Split], shots: int, divided: bool, tasks: int) -> list[HeadRow]:
-    versions = environment()["versions"]
+def _heads(
+    work: Workspace, found: Embeddings, shape: EpisodeShape, divided: bool, tasks: int, comln: np.ndarray | None
+) -> list[HeadRow]:
+    splits, shots = (unit_norm(found.raw) if divided else found.raw), shape.shots
+    # Its own bound is that of embeddings which are not divided.
+    bound = _settings(work, "metaoptnet-svm", shots).get("bound", BOUND) if divided else BOUND
     part = work.kept(
         f"machines-{work.data}-{shots}shot-{'unit' if divided else 'raw'}",
         {
-            "tasks": tasks,
+            "tasks": [tasks, asdict(shape)],
+            "bound": bound,
             "data_hash": content_hash(splits),
             "heads": HEADS,
-            "versions": {name: versions[name] for name in ("comln", "jax", "jaxlib")},
+            "settings": SETTINGS,
             "scikit-learn": version("scikit-learn"),
         },
-        lambda: [asdict(found) for found in svm_heads(splits["test"], EpisodeShape(5, shots), tasks)],
+        lambda: [asdict(machine) for machine in svm_heads(splits, shape, tasks, bound)],
     )
-    exact = np.array(next(found["accuracies"] for found in part if found["head"] == "exact"))
+    exact = np.array(next(machine["accuracies"] for machine in part if machine["head"] == "exact"))
     rows = []
-    for found in part:
-        values = np.array(found["accuracies"])
+    for machine in part:
+        name, values = machine["head"], np.array(machine["accuracies"])
         if not len(values):
-            rows.append(HeadRow(found["head"], shots, divided, 0, None, None, found["reason"]))
+            rows.append(HeadRow(name, shots, divided, 0, None, None, reason=machine["reason"]))
             continue
-        paired = None if found["head"] == "exact" else mean_and_ci95(values - exact[: len(values)])
-        rows.append(HeadRow(found["head"], shots, divided, len(values), mean_and_ci95(values), paired))
+        paired = None if name == "exact" else mean_and_ci95(values - exact[: len(values)])
+        # The tasks are those that COMLN is tested on.
+        behind = None if comln is None else mean_and_ci95(values - comln.mean(axis=0)[: len(values)])
+        penalty = bound if machine["penalty"] is None else machine["penalty"]
+        rows.append(HeadRow(name, shots, divided, len(values), mean_and_ci95(values), paired, behind, penalty))
     return rows

@@ -4,6 +4,7 @@ __all__ = ["FILES", "Comparison", "Row", "compute", "describe", "draw", "numbers
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,10 @@ from comln.data.source import Split, content_hash
 from comln.evaluate import mean_and_ci95
 from comln.recipes import LEARNERS, find
 from comln.recipes.experiment import Experiment
-from comln.reproduce.measure import environment
+from comln.reproduce.counted_training import described
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.timed_training import train_for
 from comln.reproduce.workspace import Budget, Workspace
-from comln.run import converter
 
 FILES = ("glyphs.json", "glyphs.svg", "glyphs.png", "index.html")
 """What `write` writes."""
@@ -96,7 +96,7 @@ class Comparison:
 
 def compute(work: Workspace) -> Comparison:
     """Train and evaluate what is not there yet, one method in one setting after the other."""
-    spending, where = SPENDING[work.budget], environment()
+    spending = SPENDING[work.budget]
     cells = [(setting, learner) for setting in spending.settings for learner in LEARNERS]
     splits = find(SETTINGS[0], "comln", "house").data.load()
     data = content_hash(splits)
@@ -107,20 +107,18 @@ def compute(work: Workspace) -> Comparison:
         tasks[setting] = spending.tasks_of_many_ways if experiment.test.ways > 5 else spending.tasks
         work.on_progress(f"{learner} on {setting}", number / len(cells))
         configuration = {
-            "experiment": converter.unstructure(experiment),
+            "experiment": described(experiment),
             "seconds": spending.seconds,
             "tasks": tasks[setting],
             "seed": SEED,
             "data_hash": data,
-            "device": where["device"],
-            "cores": where["cores"],
-            "versions": {name: where["versions"][name] for name in ("comln", "jax", "jaxlib")},
+            "cores": os.cpu_count(),
         }
         say = functools.partial(_say, work, f"{learner} on {setting}", number / len(cells))
         train = functools.partial(_train, experiment, splits, spending.seconds, tasks[setting], say)
         parts[setting, learner] = work.kept(f"{setting}-{learner}", configuration, train)
     rows = [_row(setting, learner, parts[setting, learner], parts[setting, "comln"]) for setting, learner in cells]
-    return Comparison(work.budget, spending, tasks, tuple(rows), where)
+    return Comparison(work.budget, spending, tasks, tuple(rows), work.environment())
 
 
 def _experiment(setting: str, learner: str, spending: Spending) -> Experiment:

@@ -2,14 +2,14 @@
 
 __all__ = ["AS_IN_TABLE_2", "FROM_SMALL", "Figure5", "HorizonRow", "compute"]
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from comln.reproduce.counted_training import TrainedCell
+from comln.reproduce.counted_training import TrainedCell, described
 from comln.reproduce.few_shot_cells import cell_of, load, run_cells, spending_of
-from comln.reproduce.measure import environment
 from comln.reproduce.scores import Score, difference, score
 from comln.reproduce.update_times import UpdateCost, update_cost
 from comln.reproduce.workspace import Budget, Workspace
@@ -114,7 +114,7 @@ FROM_SMALL, AS_IN_TABLE_2 = "learned, from a small start", "learned, as in Table
 
 def compute(work: Workspace) -> Figure5:
     """Train what is not there yet; measure the time of updates. Table 2's trainings of COMLN are used again."""
-    spending, where = spending_of(work), environment()
+    spending = spending_of(work)
     shots = spending.shots[-1]
     settings = [(5, k) for k in spending.shots]
     # Harder tasks stand in for harder data, of which the glyphs have no other.
@@ -139,9 +139,9 @@ def compute(work: Workspace) -> Figure5:
     part = work.kept(
         "update-cost",
         {
-            "experiment": converter.unstructure(experiment),
+            "experiment": described(experiment),
             "horizons": FIXED,
-            "where": {name: where[name] for name in ("device", "cores", "machine", "versions")},
+            "cores": os.cpu_count(),
         },
         lambda: asdict(update_cost(experiment, load(work), FIXED, 0.5 if work.budget is Budget.SMOKE else 4.0)),
     )
@@ -160,7 +160,7 @@ def compute(work: Workspace) -> Figure5:
         cost=cost,
         learned=tuple(rows[way] for way in small | as_before),
         compared=tuple(rows[way] for way in (_Way(FROM_SMALL, 5, shots), *fixed)),
-        environment=where,
+        environment=work.environment(),
     )
 
 

@@ -6,6 +6,7 @@ __all__ = [
     "device_peak_bytes",
     "environment",
     "interleaved",
+    "numerics",
     "peak_raised_to",
     "temporary_bytes",
 ]
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.stages import Compiled
+
+from comln.run import NUMERIC
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,22 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "commit": _commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("comln", "jax", "jaxlib", "diffrax", "equinox", "numpy")},
-        },
+        "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def numerics() -> dict[str, Any]:
+    """Return what numbers depend on besides what is computed: the device, the precision, the libraries."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "precision": str(jnp.result_type(float)),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in NUMERIC}
 
 
 def _commit() -> str:

@@ -24,7 +24,7 @@ from comln.learners import IMAML, MAML
 from comln.learners.whole_network import WholeNetwork
 from comln.recipes.backbones import BackboneConfig, Conv4Config
 from comln.reproduce.implicit_error import GradientError, gradient_error
-from comln.reproduce.measure import environment, temporary_bytes
+from comln.reproduce.measure import temporary_bytes
 from comln.reproduce.meta_gradient_programs import (
     CHANNELS,
     METHODS,
@@ -188,7 +188,6 @@ def compute(work: Workspace, spending: Spending) -> Orders:
 
 
 def _compute(work: Workspace, spending: Spending) -> Orders:
-    where = environment()
     cells = [(size, line, steps) for size in spending.sizes for line in LINES for steps in spending.steps]
     total = len(cells) + len(spending.imaml_steps)
     measured: dict[tuple[str, str], list[int]] = {}
@@ -196,28 +195,26 @@ def _compute(work: Workspace, spending: Spending) -> Orders:
         method = METHODS[line.method]
         work.on_progress(f"{line.title}, {size.name}, n = {steps:,}", number / total)
         steps = spending.steps[0] if method.fixed_program else steps
-        configuration = _configuration(where, size, method, steps)
+        configuration = _configuration(size, method, steps)
         name = f"{spending.sizes.index(size)}-{line.method}" + ("" if method.fixed_program else f"-{steps}")
         compile_one = functools.partial(_compile, method, size, steps)
         measured.setdefault((size.name, line.method), []).append(work.kept(name, configuration, compile_one))
     errors = []
     for number, steps in enumerate(spending.imaml_steps, start=len(cells)):
         work.on_progress(f"iMAML's gradient, n = {steps:,}", number / total)
-        configuration = _configuration(where, SMALL, METHODS["imaml"], steps)
+        configuration = _configuration(SMALL, METHODS["imaml"], steps)
         errors.append(work.kept(f"imaml-error-{steps}", configuration, functools.partial(_imaml_error, steps)))
     counts = {size.name: _counts(size) for size in spending.sizes}
     rows = [_row(counts[name], spending.steps, name, method, values) for (name, method), values in measured.items()]
     imaml = tuple(GradientError(**error) for error in errors)
-    return Orders(work.budget, spending, counts, tuple(rows), imaml, where)
+    return Orders(work.budget, spending, counts, tuple(rows), imaml, work.environment())
 
 
-def _configuration(where: dict[str, Any], size: Size, method: Method, steps: int) -> dict[str, Any]:
+def _configuration(size: Size, method: Method, steps: int) -> dict[str, Any]:
     return {
         "size": converter.unstructure(size),
         "method": method.name,
         "steps": None if method.fixed_program else steps,
-        "device": where["device"],
-        "versions": {name: where["versions"][name] for name in ("comln", "jax", "jaxlib")},
     }
 
 

@@ -1,10 +1,10 @@
 """Support vector machines on tasks of frozen embeddings: MetaOptNet's, cut short and exact, and scikit-learn's."""
 
-__all__ = ["EXACT_ITERATIONS", "HEADS", "HeadAccuracies", "svm_heads"]
+__all__ = ["CHOICES", "CHOSEN", "EXACT_ITERATIONS", "HEADS", "SETTINGS", "HeadAccuracies", "svm_heads"]
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,16 @@ FITTED_TASKS = 300
 """Of the tasks, the first so many are fitted by scikit-learn, one at a time."""
 
 OURS = {f"interior point, {count} iterations": count for count in ITERATIONS} | {"exact": EXACT_ITERATIONS}
-THEIRS = ("scikit-learn SVC, linear", "scikit-learn LinearSVC, Crammer-Singer")
+CHOSEN = "scikit-learn SVC, linear, C chosen"
+THEIRS = ("scikit-learn SVC, linear", CHOSEN, "scikit-learn LinearSVC, Crammer-Singer")
 HEADS = (*OURS, *THEIRS)
 """What is compared."""
+
+CHOICES, CHOOSING_TASKS = (0.01, 0.1, 1.0, 10.0, 100.0), 100
+"""Values of C, and the number of tasks of the validation classes that choose among them."""
+
+SETTINGS = {"iterations": OURS, "fitted tasks": FITTED_TASKS, "choices": CHOICES, "choosing tasks": CHOOSING_TASKS}
+"""What the accuracies depend on, besides the tasks, the bound and the versions of libraries."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +47,30 @@ class HeadAccuracies:
     - `head`: which.
     - `accuracies`: on each task; fewer where each is fitted by itself; none where it was not run.
     - `reason`: why it was not run; empty where it was.
+    - `penalty`: C, of those of scikit-learn.
     """
 
     head: str
     accuracies: tuple[float, ...]
     reason: str = ""
+    penalty: float | None = None
 
 
-def svm_heads(split: Split, shape: EpisodeShape, tasks: int, bound: float = 0.1) -> Iterator[HeadAccuracies]:
-    """Yield the accuracies of each kind of machine on the same tasks of embeddings.
+def svm_heads(
+    splits: Mapping[str, Split], shape: EpisodeShape, tasks: int, bound: float = 0.1
+) -> Iterator[HeadAccuracies]:
+    """Yield the accuracies of each kind of machine on the same tasks of embeddings, those of the test classes.
 
-    - `bound`: C of MetaOptNet's machine, whose kernel has a ridge of one. Those of scikit-learn have their default,
-      C = 1, and no ridge.
+    - `bound`: C of MetaOptNet's machine, whose kernel has a ridge of one. Those of scikit-learn have no ridge, and
+      their default, C = 1, but for the one whose C is chosen on tasks of the validation classes.
     """
-    sampler = Sampler(split, shape)
-    backbone = Identity(split.examples.shape[1])
-    batches = list(embedded_tasks(backbone, (), sampler, tasks, TEST_SEED, Normalisation.RUNNING))
+    backbone = Identity(splits["test"].examples.shape[1])
+
+    def embedded(split: str, count: int) -> list[Episode]:
+        sampler = Sampler(splits[split], shape)
+        return list(embedded_tasks(backbone, (), sampler, count, TEST_SEED, Normalisation.RUNNING))
+
+    batches = embedded("test", tasks)
     for head, iterations in OURS.items():
         learner = MetaOptNetSVM.init(backbone, bound, iterations)
         yield HeadAccuracies(head, tuple(evaluate_embedded(learner, batches, tasks).accuracies.tolist()))
@@ -64,15 +79,22 @@ def svm_heads(split: Split, shape: EpisodeShape, tasks: int, bound: float = 0.1)
         if importlib.util.find_spec("sklearn") is None:
             yield HeadAccuracies(head, (), "scikit-learn is not installed")
         else:
-            yield HeadAccuracies(head, _fitted(_machine(head), batches, count))
+            penalty = 1.0
+            if head == CHOSEN:
+                validation = embedded("val", CHOOSING_TASKS)
+                means = [np.mean(_fitted(_machine(head, c), validation, CHOOSING_TASKS)) for c in CHOICES]
+                penalty = CHOICES[int(np.argmax(means))]
+            yield HeadAccuracies(head, _fitted(_machine(head, penalty), batches, count), penalty=penalty)
 
 
-def _machine(head: str) -> Callable[[], Any]:
+def _machine(head: str, penalty: float) -> Callable[[], Any]:
     from sklearn.svm import SVC, LinearSVC
 
-    if head == THEIRS[0]:
-        return lambda: SVC(kernel="linear")
-    return lambda: LinearSVC(multi_class="crammer_singer", fit_intercept=False, max_iter=20_000, random_state=0)
+    if head == THEIRS[-1]:
+        return lambda: LinearSVC(
+            C=penalty, multi_class="crammer_singer", fit_intercept=False, max_iter=20_000, random_state=0
+        )
+    return lambda: SVC(kernel="linear", C=penalty)
 
 
 def _fitted(make: Callable[[], Any], batches: list[Episode], count: int) -> tuple[float, ...]:

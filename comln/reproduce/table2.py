@@ -29,7 +29,6 @@ from comln.recipes import LEARNERS
 from comln.recipes.benchmarks import Number, published
 from comln.reproduce.facts import Fact, as_html, as_lines, judged
 from comln.reproduce.few_shot_cells import DATA, cell_of, how_to_read, run_cells, spending_of, title_of
-from comln.reproduce.measure import environment
 from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, alike_within, difference, gap, in_percent, score, sign_of
@@ -110,7 +109,7 @@ class Table2:
 
 def compute(work: Workspace) -> Table2:
     """Train and test what is not there yet, one method, number of shots and seed after the other."""
-    spending, where = spending_of(work), environment()
+    spending = spending_of(work)
     cells = {(learner, shots): cell_of(work, learner, shots) for shots in spending.shots for learner in LEARNERS}
     for learner in META_OPT_NET:
         cells[learner, MORE_SHOTS] = cell_of(
@@ -143,7 +142,14 @@ def compute(work: Workspace) -> Table2:
                 )
             )
     return Table2(
-        work.data, work.budget, spending.filters, spending.seeds, spending.tasks, spending.shots, tuple(rows), where
+        data=work.data,
+        budget=work.budget,
+        filters=spending.filters,
+        seeds=spending.seeds,
+        tasks=spending.tasks,
+        shots=spending.shots,
+        rows=tuple(rows),
+        environment=work.environment(),
     )
 
 

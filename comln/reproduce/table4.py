@@ -37,7 +37,6 @@ from comln.reproduce.few_shot_cells import (
     spending_of,
     title_of,
 )
-from comln.reproduce.measure import environment
 from comln.reproduce.numbers import as_numbers, from_numbers
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.scores import Score, difference, in_percent, is_within, score
@@ -115,7 +114,7 @@ class Table4:
 
 def compute(work: Workspace) -> Table4:
     """Train and test what is not there yet. The trainings with the first solver are those of Table 2."""
-    spending, where = spending_of(work), environment()
+    spending = spending_of(work)
     cells = {
         (solver, shots): cell_of(work, "comln", shots, integrator=integrator, variant=variant)
         for shots in spending.shots
@@ -146,7 +145,15 @@ def compute(work: Workspace) -> Table4:
     step = EULER.method.step if isinstance(EULER.method, Euler) else 0.0
     updates = next(iter(cells.values())).experiment.steps
     return Table4(
-        work.data, work.budget, spending.filters, spending.seeds, spending.tasks, updates, step, tuple(rows), where
+        data=work.data,
+        budget=work.budget,
+        filters=spending.filters,
+        seeds=spending.seeds,
+        tasks=spending.tasks,
+        updates=updates,
+        euler_step=step,
+        rows=tuple(rows),
+        environment=work.environment(),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from comln.reproduce.measure import environment, numerics
 from comln.reproduce.page import as_json, write_files
 
 
@@ -46,6 +47,7 @@ class Workspace:
     elsewhere: Sequence[Path] = ()
     data: str = "glyphs"
     root: Path | None = None
+    _commits: list[str] = field(default_factory=list)
 
     def kept(
         self,
@@ -58,19 +60,22 @@ class Workspace:
 
         - `name`: of the part. Its file has a digest of the configuration in its name, so that a part of another
           configuration, which may have taken days, stays.
-        - `configuration`: all that determines the part. It and what `compute` returns can be JSON.
+        - `configuration`: all that determines the part, besides the device, the precision and the versions of
+          libraries, which count too. It and what `compute` returns can be JSON.
         - `forget_programs`: whether the next part has no use for what was compiled for this one.
         """
         # What comes from JSON has lists for tuples; so must what it is compared with.
-        text = json.dumps(configuration, sort_keys=True)
+        text = json.dumps({**configuration, "numerics": numerics()}, sort_keys=True)
         wanted, file = json.loads(text), f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         for folder in (self.folder, *self.elsewhere):
             part = _read(folder / file, wanted)
             if part is not None:
                 if folder != self.folder:
                     self._write(file, part)
+                self._commits.append(part["commit"])
                 return part["result"]
-        part = {"configuration": wanted, "result": compute()}
+        part = {"configuration": wanted, "commit": environment()["commit"], "result": compute()}
+        self._commits.append(part["commit"])
         if forget_programs:
             # A process may hold only so many compiled programs: their memory maps are counted by the operating system
             # (65,530 on Linux).
@@ -78,6 +83,14 @@ class Workspace:
             gc.collect()
         self._write(file, part)
         return part["result"]
+
+    def environment(self) -> dict[str, Any]:
+        """Return what `measure.environment` does, with the commits of all parts that were asked for until now.
+
+        The first commit is that of this moment, which put them together.
+        """
+        where = environment()
+        return where | {"commit": ", ".join(dict.fromkeys([where["commit"], *self._commits]))}
 
     def _write(self, file: str, part: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,5 +103,6 @@ def _read(path: Path, configuration: Any) -> dict[str, Any] | None:
         part = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(part, dict) and part.get("configuration") == configuration and "result" in part
-    return part if whole else None
+    if not isinstance(part, dict) or part.get("configuration") != configuration:
+        return None
+    return part if {"commit", "result"} <= part.keys() else None

@@ -119,10 +119,12 @@ def result_of_embeddings(others=0.5, short=0.0, separate=90.0):
             TASKS,
             ((separate if head.startswith("scikit") else 90.0) / 100, 0.005),
             None if head == "exact" else (short / 100 if head == HEADS[0] else 0.0, 0.001),
+            ((separate - 90.0) / 100, 0.005),
+            1.0,
         )
         for head in HEADS
     ]
     spending = frozen_features.Spending(800, 64, 500, TASKS, SEEDS, (1,))
     return frozen_features.Table5(
-        "glyphs", Budget.COMMITTED, spending, 64, 0.6, 40.0, tuple(rows), tuple(heads), environment()
+        "glyphs", Budget.COMMITTED, spending, 64, 0.6, 40.0, True, tuple(rows), tuple(heads), environment()
     )

@@ -10,8 +10,8 @@ import pytest
 from comln.backbones import Identity
 from comln.episode import Episode, Examples
 from comln.learners import COMLN, InitialHead
-from comln.reproduce import task_horizon
-from comln.reproduce.task_horizon import HORIZONS, KINDS, Kind
+from comln.reproduce import own_horizons, task_horizon
+from comln.reproduce.own_horizons import HORIZONS, KINDS, Kind
 from comln.reproduce.workspace import Budget, Workspace
 
 
@@ -30,25 +30,25 @@ def tasks(count=6, ways=3, shots=4, size=5, seed=0):
 
 def test_noise_replaces_the_share_of_labels_by_wrong_ones():
     clean = tasks(count=200)
-    noisy = task_horizon._with_noise(clean, 0.3, (0, 1))
+    noisy = own_horizons._with_noise(clean, 0.3, (0, 1))
     before, after = (np.asarray(x.support.labels).argmax(-1) for x in (clean, noisy))
     assert np.mean(before != after) == pytest.approx(0.3, abs=0.03)
     np.testing.assert_array_equal(noisy.support.labels.sum(axis=-1), 1.0)
     np.testing.assert_array_equal(noisy.query.labels, clean.query.labels)
     wrong = after[before != after]
     assert np.all(np.bincount(wrong, minlength=3) > 0.2 * len(wrong))
-    same = task_horizon._with_noise(clean, 0.0, (0, 1))
+    same = own_horizons._with_noise(clean, 0.0, (0, 1))
     np.testing.assert_array_equal(same.support.labels, clean.support.labels)
 
 
 def test_the_best_horizon_is_the_one_of_least_loss_on_the_grid():
     few = tasks()
-    best = task_horizon._best(few)
+    best = own_horizons._best(few)
     learner = COMLN.init(Identity(5), 3, jax.random.key(0), initial_head=InitialHead.ZERO)
     losses = []
     for horizon in HORIZONS:
         at = dataclasses.replace(learner, log_horizon=jnp.log(horizon))
-        losses.append(task_horizon._measure(at, few).losses)
+        losses.append(own_horizons._measure(at, few).losses)
     np.testing.assert_allclose(best.losses, np.min(losses, axis=0), rtol=1e-3)
     assert np.mean(best.horizons == HORIZONS[np.argmin(losses, axis=0)]) > 0.8
 
@@ -57,7 +57,7 @@ def test_only_the_horizon_is_learned():
     learner = COMLN.init(Identity(5), 3, jax.random.key(0), 10.0, initial_head=InitialHead.LEARNED)
     of_each = dict.fromkeys(KINDS, tasks())
     with jax.numpy_dtype_promotion("standard"):
-        trained = task_horizon._learn_horizons(learner, of_each, 3, 0, optax.adam(1e-2), lambda _: None)
+        trained = own_horizons._learn_horizons(learner, of_each, 3, 0, optax.adam(1e-2), lambda _: None)
     np.testing.assert_array_equal(trained.initial_weights, learner.initial_weights)
     assert float(trained.log_horizon) != float(learner.log_horizon)
 
@@ -68,8 +68,7 @@ def test_kinds_are_named_for_people():
 
 @pytest.mark.slow
 def test_the_whole_comparison_runs_and_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_horizon, "KINDS", KINDS[:2])
-    monkeypatch.setitem(task_horizon.SPENDING, Budget.SMOKE, task_horizon.Spending(0.2, 4, 10, 4))
+    monkeypatch.setitem(own_horizons.SPENDING, Budget.SMOKE, own_horizons.Spending(0.2, 4, 10, 4, KINDS[:2]))
     with jax.numpy_dtype_promotion("standard"):
         result = task_horizon.compute(Workspace(tmp_path / "parts", Budget.SMOKE))
     assert [row.kind for row in result.rows] == [*map(str, KINDS[:2]), "all"]

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from comln.reproduce import workspace
+from comln.reproduce.measure import environment, numerics
 from comln.reproduce.workspace import Budget, Workspace
 
 
@@ -39,7 +41,8 @@ def test_a_damaged_part_is_computed_again(tmp_path, damage):
     (part,) = tmp_path.iterdir()
     part.write_text(damage)
     assert Workspace(tmp_path).kept("one", {"a": 1}, compute) == 3 and compute.calls == 2
-    assert json.loads(part.read_text()) == {"configuration": {"a": 1}, "result": 3}
+    content = json.loads(part.read_text())
+    assert content["result"] == 3 and content["configuration"]["a"] == 1
     assert list(tmp_path.iterdir()) == [part] and part.name.startswith("one-")
 
 
@@ -56,6 +59,29 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         Workspace(tmp_path).kept("one", {}, lambda: float("nan"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [{"precision": "float16"}, {"device": "another"}, {"versions": {"jax": "0.0.1"}}])
+def test_a_part_of_another_device_precision_or_version_is_computed_again(monkeypatch, tmp_path, change):
+    compute = Counter(3)
+    Workspace(tmp_path).kept("one", {}, compute)
+    monkeypatch.setattr(workspace, "numerics", lambda: numerics() | change)
+    Workspace(tmp_path).kept("one", {}, compute)
+    assert compute.calls == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_commits_of_all_parts_are_told(monkeypatch, tmp_path):
+    where = environment()
+    for commit in ("old", "new"):
+        monkeypatch.setattr(workspace, "environment", lambda commit=commit: where | {"commit": commit})
+        work = Workspace(tmp_path)
+        assert work.environment()["commit"] == commit
+        work.kept("one", {}, Counter(1))
+        work.kept(commit, {}, Counter(1))
+    assert work.environment() == where | {"commit": "new, old"}
+    elsewhere = Workspace(tmp_path / "other", elsewhere=(tmp_path,))
+    elsewhere.kept("one", {}, Counter(1))
+    assert elsewhere.environment()["commit"] == "new, old"
 
 
 def test_budgets_are_words():

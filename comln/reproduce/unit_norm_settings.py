@@ -1,0 +1,44 @@
+"""What methods need on embeddings of norm one in place of their recipe's settings, and what was tried. For Table 5."""
+
+__all__ = ["CHOSEN", "TRIED", "Settings"]
+
+from collections.abc import Mapping
+
+Settings = Mapping[str, float]
+"""Fields of a learner's configuration, by name."""
+
+_STEPS: tuple[Settings, ...] = tuple({"step": step} for step in (1.0, 2.0, 5.0, 10.0, 20.0))
+
+TRIED: Mapping[str, tuple[Settings, ...]] = {
+    "maml": _STEPS,
+    "anil": _STEPS,
+    "leap": _STEPS,
+    "meta-sgd": tuple({"initial_step": step} for step in (5.0, 10.0, 20.0, 50.0, 100.0)),
+    "imaml": tuple(
+        {"step": step, "proximal": proximal}
+        for step, proximal in ((1.0, 0.1), (5.0, 0.1), (5.0, 0.01), (20.0, 0.01), (20.0, 0.001))
+    ),
+    "r2d2": tuple({"regularisation": weight} for weight in (0.001, 0.01, 0.1, 1.0, 10.0)),
+    "lrd2": tuple({"regularisation": weight} for weight in (0.001, 0.01, 0.1, 1.0, 10.0)),
+    "metaoptnet-rr": tuple({"regularisation": weight} for weight in (0.01, 0.1, 1.0, 10.0, 50.0)),
+    "metaoptnet-svm": tuple({"bound": bound} for bound in (0.1, 1.0, 10.0, 100.0)),
+    "leo": tuple(
+        {"weight_step": step, "kl_weight": weight} for step in (1e-3, 0.1, 1.0, 10.0) for weight in (1e-3, 1e-5)
+    ),
+}
+"""By method, what is tried. A recipe's settings are for a whole network, or for embeddings that are not divided by
+their norms: with its recipe's step MAML came to 55 %. COMLN, which learns its horizon, and ProtoNet keep theirs."""
+
+_OF_ONE_SHOT: Mapping[str, Settings] = {
+    "maml": {"step": 5.0},
+    "anil": {"step": 5.0},
+    "meta-sgd": {"initial_step": 20.0},
+    "imaml": {"step": 5.0, "proximal": 0.01},
+    "leap": {"step": 5.0},
+}
+
+CHOSEN: Mapping[tuple[str, int], Settings] = {
+    (learner, shots): settings for learner, settings in _OF_ONE_SHOT.items() for shots in (1, 5)
+}
+"""By method and number of shots: what was best on tasks of the validation classes, after training with the first seed.
+`python benchmarks/unit_norm_settings.py` tries them all, and writes what came of it."""
