@@ -32,6 +32,8 @@ from comln.reproduce.workspace import Budget, Workspace
 from comln.typing import Array, Scalar
 
 SEEDS = (0, 1, 2)
+"""Of the training of the horizons."""
+
 TASKS_OF_AN_UPDATE = 8
 HORIZONS = np.geomspace(0.1, 1e3, 25)
 """Among which the best of a task is looked for."""
@@ -51,6 +53,7 @@ class Kind:
 
 
 KINDS = tuple(Kind(ways, shots, noise) for ways in (5, 20) for shots in (1, 5, 10) for noise in (0.0, 0.3))
+"""What the committed budget compares on."""
 
 
 @dataclass(frozen=True)
