@@ -29,12 +29,16 @@ FITTED_TASKS = 300
 
 OURS = {f"interior point, {count} iterations": count for count in ITERATIONS} | {"exact": EXACT_ITERATIONS}
 CHOSEN = "scikit-learn SVC, linear, C chosen"
+"""The machine whose C is chosen."""
+
 THEIRS = ("scikit-learn SVC, linear", CHOSEN, "scikit-learn LinearSVC, Crammer-Singer")
 HEADS = (*OURS, *THEIRS)
 """What is compared."""
 
-CHOICES, CHOOSING_TASKS = (0.01, 0.1, 1.0, 10.0, 100.0), 100
-"""Values of C, and the number of tasks of the validation classes that choose among them."""
+CHOICES = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Values of C, of which tasks of the validation classes choose one."""
+
+CHOOSING_TASKS = 100
 
 SETTINGS = {"iterations": OURS, "fitted tasks": FITTED_TASKS, "choices": CHOICES, "choosing tasks": CHOOSING_TASKS}
 """What the accuracies depend on, besides the tasks, the bound and the versions of libraries."""
