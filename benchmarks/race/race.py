@@ -376,6 +376,7 @@ def meta_step_rows(race, shape, entrants, gaps, found):
             **row,
             **gaps.get(entrant.name, {}),
             **times_of(answer["times"]),
+            "ours beside it": times_of(answer["times of ours"]) if "times of ours" in answer else None,
             "times ours": times_ours,
             "times ours, quartiles": quartiles,
             "first_s": round(answer["first_s"], 1),

@@ -134,11 +134,10 @@ def _times_in_turns(ours: Measurement, theirs: Measurement) -> tuple[str, float,
     )
 
 
-def _both_run(a: list[Cell], b: list[Cell]) -> tuple[int, float, float]:
-    """Return the largest number of steps at which both were run, and their times in ms."""
+def _both_run(a: list[Cell], b: list[Cell]) -> list[tuple[int, float, float]]:
+    """Return the numbers of steps at which both were run, from few to many, with their times in ms."""
     times = [{cell.steps: cell.time_ms.value for cell in cells if cell.time_ms and cell.calls} for cells in (a, b)]
-    steps = max(times[0].keys() & times[1].keys())
-    return steps, times[0][steps], times[1][steps]
+    return [(steps, times[0][steps], times[1][steps]) for steps in sorted(times[0].keys() & times[1].keys())]
 
 
 def _steps(count: float | int) -> str:
@@ -151,19 +150,24 @@ def _steps(count: float | int) -> str:
 
 
 def _euler_with_network(result: Efficiency) -> Fact:
-    steps, euler, anil = _both_run(result.of("comln-euler"), result.of("anil"))
-    ratio = euler / anil
+    """Judge each number of steps that both were run for, from few, where the network takes most, to many."""
+    found = _both_run(result.of("comln-euler"), result.of("anil"))
+    ratios = {steps: euler / anil for steps, euler, anil in found}
+    alike = [steps for steps, ratio in ratios.items() if 1 / AS_LONG <= ratio <= AS_LONG]
+    steps, euler, anil = found[-1]
     evidence = (
-        f"at {_steps(steps)}, the most at which both were run, {in_time(euler)} against {in_time(anil)}: "
-        f"{three_digits(ratio)} times ANIL's."
+        f"not in turns, from {_steps(found[0][0])} to {_steps(steps)} it takes {three_digits(min(ratios.values()))} to "
+        f"{three_digits(max(ratios.values()))} times ANIL's; at {len(alike)} of {len(found)} numbers of steps"
+        f"{f', the most of them {alike[-1]:,},' if alike else ''} the two match within a factor of {AS_LONG:g}. At the "
+        f"most steps at which both were run it is {in_time(euler)} against {in_time(anil)}."
     )
     claim = "With Euler steps, COMLN takes the time of ANIL, the network counted."
-    return judged(claim, 1 / AS_LONG <= ratio <= AS_LONG, evidence)
+    return judged(claim, len(alike) == len(found), evidence)
 
 
 def _adaptive(result: Efficiency) -> Iterator[Fact]:
     euler_cells, rk_cells = result.of("comln-euler"), result.of("comln-rk")
-    steps, euler, rk = _both_run(euler_cells, rk_cells)
+    steps, euler, rk = _both_run(euler_cells, rk_cells)[-1]
     pairs = [
         (e.steps, e.head_time_ms.value, r.head_time_ms.value)
         for e, r in zip(euler_cells, rk_cells, strict=True)
