@@ -2,9 +2,10 @@
 
 Each method is trained with each of its settings in `comln.reproduce.unit_norm_settings.TRIED`, as the table's committed
 budget trains it, with the first seed alone, and tested on tasks of the validation classes. The table's numbers are of
-other classes.
+other classes. Of settings that are equally good, the first is chosen.
 
-Run:     python benchmarks/unit_norm_settings.py PARTS    PARTS: a folder for what is computed once
+Run:     python benchmarks/unit_norm_settings.py PARTS    PARTS: a folder for what is computed once; about 25 minutes on
+                                                          two cores
 Writes:  benchmarks/results/unit_norm_settings.json; prints what `CHOSEN` has to be
 """
 
@@ -39,9 +40,9 @@ def main():
     rows = []
     for shots in spending.shots:
         for learner, tried in TRIED.items():
+            cells = [cell_of(work, spending, learner, shots, found.features, settings) for settings in tried]
             accuracies = []
-            for settings in tried:
-                cell = cell_of(work, spending, learner, shots, found.features, settings)
+            for cell in cells:
                 accuracy = train_cell(work, cell, splits, say).accuracies(f"{shots}-shot")
                 accuracies.append(None if accuracy is None else score(accuracy))
             best = max(range(len(tried)), key=lambda i: -1.0 if accuracies[i] is None else accuracies[i].mean)
@@ -50,13 +51,15 @@ def main():
                     "learner": learner,
                     "shots": shots,
                     "settings": settings,
+                    "updates": cell.experiment.steps,
                     "accuracy": None if accuracy is None else [accuracy.mean, accuracy.ci95],
                     "chosen": number == best,
                 }
-                for number, (settings, accuracy) in enumerate(zip(tried, accuracies, strict=True))
+                for number, (settings, cell, accuracy) in enumerate(zip(tried, cells, accuracies, strict=True))
             ]
             print(f"\r\033[K({learner!r}, {shots}): {tried[best]},", [a and round(100 * a.mean, 2) for a in accuracies])
-    RESULT.write_text(json.dumps({"rows": rows, "environment": work.environment()}, indent=1) + "\n")
+    about = {"tasks": spending.tasks, "seed": spending.seeds[0]}
+    RESULT.write_text(json.dumps({**about, "rows": rows, "environment": work.environment()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

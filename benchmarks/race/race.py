@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import venv
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,26 +131,35 @@ META_STEPS = {
 }
 """By race: the entrants, ours first."""
 
+TRIED = 9
+"""How many numbers are tried where one is chosen: as many for all heads."""
+
+
+def spread(low, high):
+    """Return the numbers that are tried between two powers of ten."""
+    return tuple(float(f"{x:.3g}") for x in np.logspace(low, high, TRIED))
+
+
 HEADS = {
     "GradientFlowClassifierCV": ("", ()),
     "GradientFlowClassifier": ("", ()),
-    "GradientFlowClassifier, T chosen": ("", tuple(float(f"{x:.3g}") for x in np.logspace(0, 4, 9))),
-    "gradient flow, T chosen": ("", tuple(float(f"{x:.3g}") for x in np.logspace(0, 4, 9))),
-    "ridge, chosen": ("", (0.001, 0.01, 0.1, 1.0, 10.0)),
-    "support vector machine, bound chosen": ("", (0.01, 0.1, 1.0, 10.0)),
+    "GradientFlowClassifier, T chosen": ("", spread(0, 4)),
+    "gradient flow, T chosen": ("", spread(0, 4)),
+    "ridge, chosen": ("", spread(-3, 3)),
+    "support vector machine, bound chosen": ("", spread(-2, 2)),
     "LogisticRegression": ("scikit-learn", ()),
-    "LogisticRegression, C chosen": ("scikit-learn", (0.1, 1.0, 10.0, 100.0, 1000.0)),
+    "LogisticRegression, C chosen": ("scikit-learn", spread(-1, 4)),
     "LogisticRegressionCV": ("scikit-learn", ()),
-    "RidgeClassifier, alpha chosen": ("scikit-learn", (0.001, 0.01, 0.1, 1.0, 10.0)),
+    "RidgeClassifier, alpha chosen": ("scikit-learn", spread(-3, 3)),
     "RidgeClassifierCV": ("scikit-learn", ()),
-    "SVC, linear, C chosen": ("scikit-learn", (0.01, 0.1, 1.0, 10.0, 100.0)),
+    "SVC, linear, C chosen": ("scikit-learn", spread(-2, 2)),
 }
 """By name: the peer, and what is tried on validation tasks."""
 
 LEFT_OUT = {("LogisticRegressionCV", 1): "cannot be fitted to one example a class"}
 REFERENCE = "LogisticRegression, C chosen"
 AS_ACCURATE = 0.001
-"""A peer is as accurate as one of our heads if in the mean it is not worse by more than that."""
+"""A peer is as accurate as one of our heads unless it is worse by more than that, by the 95 % interval over tasks."""
 
 
 def interpreter(peers, name):
@@ -199,20 +208,25 @@ def started(python, entrant, work):
         assert to_process is not None and from_process is not None
 
         def ask(line):
-            to_process.write(line + "\n")
-            to_process.flush()
-            answer = from_process.readline()
-            if not answer:
+            try:
+                to_process.write(line + "\n")
+                to_process.flush()
+                return json.loads(from_process.readline())
+            except (OSError, ValueError) as error:
+                # It is dead, or about to be: what it has said last is why.
+                process.kill()
+                process.wait()
                 errors.seek(0)
                 lines = errors.read().strip().splitlines() or ["it ended without a word"]
-                raise Failed(re.sub(r"/\S+", "...", lines[-1])[:200])
-            return json.loads(answer)
+                raise Failed(re.sub(r"/\S+", "...", lines[-1])[:200]) from error
 
         try:
             about = ask(json.dumps(work))
             yield about, lambda: ask("")["seconds"]
         finally:
             process.kill()
+            with suppress(OSError):
+                to_process.close()
 
 
 class Failed(RuntimeError):
@@ -256,10 +270,12 @@ def in_pairs(peers, entrants, works, rounds):
     for entrant, work in zip(entrants[1:], works[1:], strict=True):
         pair = take_turns(peers, [entrants[0], entrant], [works[0], work], rounds)
         if "reason" in pair[ours]:
-            return {e.name: pair[ours] for e in entrants}
+            failed = pair[ours]["reason"]
+            found[entrant.name] = {"reason": f"{ours} failed beside it: {failed}"}
+            continue
         found.setdefault(ours, {**pair[ours], "times": []})["times"] += pair[ours]["times"]
         found[entrant.name] = pair[entrant.name] | {"times of ours": pair[ours]["times"]}
-    return found
+    return {ours: {"reason": "it failed beside each of the others"}} | found
 
 
 def times_of(spent, over=1):
@@ -317,8 +333,8 @@ def gradient_gap(path, reference):
         )
 
 
-def race_meta_steps(peers, rounds, only, commit):
-    """Yield a row for each entrant of each race that `only` is in the name of, at each shape."""
+def race_meta_steps(peers, rounds, only, where):
+    """Yield the rows of each race that `only` is in the name of, at each shape."""
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -336,14 +352,15 @@ def race_meta_steps(peers, rounds, only, commit):
                     for entrant, work in zip(checked[1:], doubles[1:], strict=True)
                 }
                 works = works_of(folder, shape, entrants, arrays, np.float32)
-                for row in meta_step_rows(race, shape, entrants, gaps, in_pairs(peers, entrants, works, rounds)):
-                    yield row | {"commit": commit}
+                found = in_pairs(peers, entrants, works, rounds)
+                yield [row | where for row in meta_step_rows(race, shape, entrants, gaps, found)]
 
 
 def gap(theirs, ours, their_work, our_work):
     """Return how far an entrant's result is from ours, or why that is not known."""
-    if "reason" in theirs:
-        return {"not compared in double precision": theirs["reason"]}
+    for answer in (theirs, ours):
+        if "reason" in answer:
+            return {"not compared in double precision": answer["reason"]}
     return {
         "loss minus ours, double precision": theirs["loss"] - ours["loss"],
         "gradient's distance from ours, double precision": gradient_gap(their_work["gradient"], our_work["gradient"]),
@@ -401,7 +418,7 @@ def embedded_tasks(splits, shots, count):
     return arrays
 
 
-def race_heads(peers, splits, count, rounds, commit):
+def race_heads(peers, splits, count, rounds, where):
     """Yield a row for each head and number of shots."""
     for shots in (1, 5):
         with tempfile.TemporaryDirectory() as name:
@@ -418,7 +435,7 @@ def race_heads(peers, splits, count, rounds, commit):
             print(f"heads, {shots}-shot", flush=True)
             found = take_turns(peers, entrants, works, rounds)
             for row in head_rows(shots, found):
-                yield row | {"commit": commit}
+                yield row | where
 
 
 def head_rows(shots, found):
@@ -443,17 +460,28 @@ def head_rows(shots, found):
         if "reason" not in reference and name != REFERENCE:
             row["minus the reference"] = mean_and_ci95(accuracies - np.array(reference["accuracies"]))
             row["times of the reference"], row["times of the reference, quartiles"] = ratio(answer, reference)
-        if name not in peers and (equal := as_accurate(answer, peers)):
-            fastest = min(equal, key=lambda peer: np.median(equal[peer]["times"]))
-            median, quartiles = ratio(answer, equal[fastest])
-            row["fastest peer as accurate"] = {"head": fastest, "times of it": median, "quartiles": quartiles}
+        if name not in peers:
+            row["fastest peer as accurate"] = beside_fastest(answer, as_accurate(answer, peers))
         yield row
 
 
 def as_accurate(ours, peers):
     """Return the peers that are as accurate as one of our heads, on the same tasks."""
-    mean = np.mean(ours["accuracies"]) - AS_ACCURATE
-    return {name: peer for name, peer in peers.items() if np.mean(peer["accuracies"]) >= mean}
+    found = {}
+    for name, peer in peers.items():
+        mean, interval = mean_and_ci95(np.array(peer["accuracies"]) - np.array(ours["accuracies"]))
+        if mean + interval >= -AS_ACCURATE:
+            found[name] = peer
+    return found
+
+
+def beside_fastest(ours, equal):
+    """Return which peer is the fastest, and how long ours takes beside it; `None` if there is no peer."""
+    if not equal:
+        return None
+    fastest = min(equal, key=lambda peer: np.median(equal[peer]["times"]))
+    median, quartiles = ratio(ours, equal[fastest])
+    return {"head": fastest, "times of it": median, "quartiles": quartiles}
 
 
 def ratio(answer, other):
@@ -464,40 +492,56 @@ def ratio(answer, other):
     return middle, [low, high]
 
 
+HEADS_RACE = "heads"
+"""The name of the race between heads, for `--only`."""
+
+
 def main():
-    """Run the races, write the JSON."""
+    """Run the races, write the JSON after each."""
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if len(words) != 1:
         sys.exit(__doc__)
     short = "--short" in sys.argv[1:]
     only = next((word.removeprefix("--only=") for word in sys.argv[1:] if word.startswith("--only=")), "")
     path = HERE.parent / "results" / "race.json"
-    before = json.loads(path.read_text()) if only else {}
+    wanted = [race for race in (*META_STEPS, HEADS_RACE) if only in race]
+    if not wanted:
+        sys.exit(f"No race has {only!r} in its name. There are: {', '.join((*META_STEPS, HEADS_RACE))}.")
+    before = json.loads(path.read_text()) if path.exists() else {}
     peers = Path(words[0]).absolute()
     peers.mkdir(parents=True, exist_ok=True)
     began, where = time.perf_counter(), environment()
-    meta_steps = [row for row in before.get("meta-steps", []) if only not in row["race"]]
-    meta_steps += race_meta_steps(peers, 3 if short else 20, only, where["commit"])
-    shapes = [shape.name for shape in SHAPES]
-    meta_steps.sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
-    heads = before.get("heads", [])
-    if only in "heads":
-        supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
-        raw, _ = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load())
-        splits = unit_norm(raw)
-        heads = list(race_heads(peers, splits, 20 if short else 300, 3 if short else 20, where["commit"]))
-    resting = {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")}
+    here = {name: where[name] for name in ("commit", "device", "processor", "cores")}
     result = {
-        "meta-steps": meta_steps,
-        "heads": heads,
+        "meta-steps": [row for row in before.get("meta-steps", []) if is_kept(row, wanted)],
+        "heads": [] if HEADS_RACE in wanted else before.get("heads", []),
         "reference": REFERENCE,
         "as accurate": AS_ACCURATE,
-        "peers not raced": resting,
+        "peers not raced": {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")},
         "environment": where,
     }
+
+    def write():
+        if not short:
+            path.write_text(json.dumps(result, indent=1) + "\n")
+
+    shapes = [shape.name for shape in SHAPES]
+    for rows in race_meta_steps(peers, 3 if short else 20, only, here):
+        result["meta-steps"] += rows
+        result["meta-steps"].sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
+        write()
+    if HEADS_RACE in wanted:
+        supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
+        raw = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load()).splits
+        result["heads"] = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20, here))
+        write()
     print(json.dumps(result, indent=1), f"\n{time.perf_counter() - began:.0f} s")
-    if not short:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def is_kept(row, wanted):
+    """Return whether a row of an earlier run stays: it is of a race that there is, and not of one that is run anew."""
+    known = row["race"] in META_STEPS and row["shape"] in [shape.name for shape in SHAPES]
+    return known and row["race"] not in wanted
 
 
 if __name__ == "__main__":

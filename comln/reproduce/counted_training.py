@@ -118,7 +118,8 @@ def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_prog
     for number, seed in enumerate(cell.seeds):
         configuration = {
             "experiment": described(experiment),
-            "integrator": _plain(cell.integrator or Integrator()),
+            "integrator": _plain(cell.integrator),
+            "default integrator": _plain(Integrator()),
             "tests": {name: _plain(test) for name, test in cell.tests.items()},
             "tasks": cell.tasks,
             "looks": [cell.look_every, cell.look_tasks],

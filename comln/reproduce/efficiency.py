@@ -36,6 +36,7 @@ from comln.reproduce.measure import (
     device_peak_bytes,
     interleaved,
     peak_raised_to,
+    processor,
     temporary_bytes,
 )
 from comln.reproduce.meta_gradient_programs import (
@@ -235,6 +236,7 @@ class _Measuring:
             "seconds": [self.spending.seconds, self.spending.once_s],
             "limit_bytes": self.limit_bytes,
             "cores": os.cpu_count(),
+            "processor": processor(),
             **details,
         }
         return self.work.kept(name, configuration, compute)

@@ -3,7 +3,7 @@
 They are to the glyphs what the embeddings of LEO (Rusu et al., 2019) are to miniImageNet.
 """
 
-__all__ = ["Supervision", "kept_embeddings", "train_supervised", "unit_norm"]
+__all__ = ["KeptEmbeddings", "Supervision", "kept_embeddings", "train_supervised", "unit_norm"]
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,7 +29,7 @@ from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
 from comln.data.source import Split, content_hash
 from comln.recipes.backbones import BackboneConfig
-from comln.reproduce.measure import numerics
+from comln.reproduce.measure import environment, numerics
 from comln.reproduce.page import write_files
 from comln.run import converter
 from comln.typing import Array, Float, Int, PRNGKeyArray, Scalar
@@ -158,16 +158,26 @@ def _varied(
     return scale_bytes(images if augmentation is None else augmentation(images, key), scaling)
 
 
+class KeptEmbeddings(NamedTuple):
+    """Embeddings that were made once.
+
+    - `splits`: by name, with embeddings for examples; they are not divided by their norms.
+    - `accuracy`: of the network on its training classes.
+    - `commit`: of the code that made them.
+    """
+
+    splits: dict[str, Split]
+    accuracy: float
+    commit: str
+
+
 def kept_embeddings(
     folder: Path,
     supervision: Supervision,
     splits: Mapping[str, Split],
     on_update: Callable[[int, float], None] = lambda update, loss: None,
-) -> tuple[dict[str, Split], float]:
-    """Return the splits with embeddings for examples, and the accuracy of the network on its training classes.
-
-    They are made once, and kept in `folder`; they are not divided by their norms.
-    """
+) -> KeptEmbeddings:
+    """Return embeddings of the splits, made where they are not in `folder` yet, and kept there."""
     made_from = {
         "supervision": converter.unstructure(supervision),
         "data_hash": content_hash(splits),
@@ -179,7 +189,7 @@ def kept_embeddings(
     arrays = _read(path)
     if arrays is None:
         backbone, statistics, accuracy = train_supervised(supervision, splits["train"], on_update)
-        arrays = {"accuracy": np.array(accuracy)}
+        arrays = {"accuracy": np.array(accuracy), "commit": np.array(environment()["commit"])}
         for name, split in splits.items():
             arrays |= {f"{name}_{what}": x for what, x in _embed_split(backbone, statistics, split).items()}
         buffer = io.BytesIO()
@@ -192,11 +202,18 @@ def kept_embeddings(
             examples=arrays[f"{name}_rows"],
             class_of=arrays[f"{name}_class_of"],
             group_of=arrays[f"{name}_group_of"],
-            content_hash=f"embeddings {digest} {name}",
+            content_hash=f"embeddings {_hash_of(arrays, name)} {name}",
         )
         for name, split in splits.items()
     }
-    return embedded, float(arrays["accuracy"])
+    return KeptEmbeddings(embedded, float(arrays["accuracy"]), str(arrays["commit"]))
+
+
+def _hash_of(arrays: Mapping[str, np.ndarray], split: str) -> str:
+    whole = hashlib.sha256()
+    for name in ("rows", "class_of", "group_of"):
+        whole.update(np.ascontiguousarray(arrays[f"{split}_{name}"]).tobytes())
+    return whole.hexdigest()
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

@@ -123,21 +123,20 @@ class HeadRow:
     - `head`, `shots`, `unit_norm`: which, on what tasks, and whether embeddings were divided by their norms.
     - `tasks`: how many.
     - `accuracy`: on them.
-    - `difference`: accuracy minus that of MetaOptNet's machine solved exactly, task by task.
-    - `minus_comln`: accuracy minus that of COMLN, task by task; of it, the mean over seeds. `None` where it diverged.
+    - `difference`: accuracy minus that of MetaOptNet's machine solved exactly, task by task; `None` for that one.
+    - `minus_comln`: accuracy minus that of COMLN, task by task, for each of its seeds; `None` where COMLN diverged, and
+      where it has the embeddings otherwise.
     - `penalty`: C.
-    - `reason`: why there are none; empty where there are.
     """
 
     head: str
     shots: int
     unit_norm: bool
     tasks: int
-    accuracy: tuple[float, float] | None
+    accuracy: tuple[float, float]
     difference: tuple[float, float] | None
-    minus_comln: tuple[float, float] | None = None
-    penalty: float | None = None
-    reason: str = ""
+    minus_comln: Score | None
+    penalty: float
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,8 @@ def compute(work: Workspace) -> Table5:
         for divided in (True, False):
             work.on_progress(f"support vector machines, {shots}-shot", 0.95)
             shape = cells["comln", shots].experiment.test
-            heads += _heads(work, found, shape, divided, spending.tasks, comln)
+            same = divided == (found.used is not found.raw)
+            heads += _heads(work, found, shape, divided, spending.tasks, comln if same else None)
     return Table5(
         data=work.data,
         budget=work.budget,
@@ -213,8 +213,14 @@ def compute(work: Workspace) -> Table5:
         unit_norm=found.used is not found.raw,
         rows=tuple(rows),
         heads=tuple(heads),
-        environment=work.environment(),
+        environment=_environment(work),
     )
+
+
+def _environment(work: Workspace) -> dict[str, Any]:
+    """Return where it was computed, with the library whose machines it compares with."""
+    where = work.environment()
+    return where | {"versions": where["versions"] | {"scikit-learn": version("scikit-learn")}}
 
 
 def _say(work: Workspace, number: int, count: int, what: str, done: float) -> None:
@@ -253,8 +259,9 @@ def embeddings_of(work: Workspace, spending: Spending) -> Embeddings:
         done = update / supervision.updates
         work.on_progress(f"embeddings: update {update} of {supervision.updates}, loss {loss:.2f}", 0.2 * done)
 
-    raw, accuracy = kept_embeddings(work.folder, supervision, GlyphsData().load(), on_update)
-    return Embeddings(raw, unit_norm(raw), accuracy)
+    made = kept_embeddings(work.folder, supervision, GlyphsData().load(), on_update)
+    work.made_by(made.commit)
+    return Embeddings(made.splits, unit_norm(made.splits), made.accuracy)
 
 
 def _settings(work: Workspace, learner: str, shots: int) -> Settings:
@@ -304,12 +311,9 @@ def _heads(
     rows = []
     for machine in part:
         name, values = machine["head"], np.array(machine["accuracies"])
-        if not len(values):
-            rows.append(HeadRow(name, shots, divided, 0, None, None, reason=machine["reason"]))
-            continue
         paired = None if name == "exact" else mean_and_ci95(values - exact[: len(values)])
         # The tasks are those that COMLN is tested on.
-        behind = None if comln is None else mean_and_ci95(values - comln.mean(axis=0)[: len(values)])
-        penalty = bound if machine["penalty"] is None else machine["penalty"]
-        rows.append(HeadRow(name, shots, divided, len(values), mean_and_ci95(values), paired, behind, penalty))
+        behind = None if comln is None else difference(np.tile(values, (len(comln), 1)), comln)
+        accuracy = mean_and_ci95(values)
+        rows.append(HeadRow(name, shots, divided, len(values), accuracy, paired, behind, machine["penalty"]))
     return rows

@@ -19,6 +19,7 @@ from comln.evaluate import mean_and_ci95
 from comln.recipes import LEARNERS, find
 from comln.recipes.experiment import Experiment
 from comln.reproduce.counted_training import described
+from comln.reproduce.measure import processor
 from comln.reproduce.page import STYLE, Page, Table, as_json, as_text, render, write_files
 from comln.reproduce.timed_training import train_for
 from comln.reproduce.workspace import Budget, Workspace
@@ -113,6 +114,7 @@ def compute(work: Workspace) -> Comparison:
             "seed": SEED,
             "data_hash": data,
             "cores": os.cpu_count(),
+            "processor": processor(),
         }
         say = functools.partial(_say, work, f"{learner} on {setting}", number / len(cells))
         train = functools.partial(_train, experiment, splits, spending.seconds, tasks[setting], say)

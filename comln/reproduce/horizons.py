@@ -10,6 +10,7 @@ import numpy as np
 
 from comln.reproduce.counted_training import TrainedCell, described
 from comln.reproduce.few_shot_cells import cell_of, load, run_cells, spending_of
+from comln.reproduce.measure import processor
 from comln.reproduce.scores import Score, difference, score
 from comln.reproduce.update_times import UpdateCost, update_cost
 from comln.reproduce.workspace import Budget, Workspace
@@ -142,6 +143,7 @@ def compute(work: Workspace) -> Figure5:
             "experiment": described(experiment),
             "horizons": FIXED,
             "cores": os.cpu_count(),
+            "processor": processor(),
         },
         lambda: asdict(update_cost(experiment, load(work), FIXED, 0.5 if work.budget is Budget.SMOKE else 4.0)),
     )

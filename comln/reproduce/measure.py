@@ -11,6 +11,7 @@ __all__ = [
     "temporary_bytes",
 ]
 
+import functools
 import os
 import platform
 import subprocess
@@ -137,6 +138,7 @@ def environment() -> dict[str, Any]:
     """Return the device, the versions and the commit that a measurement belongs to."""
     return {
         "device": jax.devices()[0].device_kind,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "commit": _commit(),
@@ -145,21 +147,40 @@ def environment() -> dict[str, Any]:
 
 
 def numerics() -> dict[str, Any]:
-    """Return what numbers depend on besides what is computed: the device, the precision, the libraries."""
+    """Return what numbers depend on besides what is computed: the device, the precision, the libraries.
+
+    `products` is the precision of matrix products, where it was set apart.
+    """
+    config: Any = jax.config
     return {
         "device": jax.devices()[0].device_kind,
         "machine": platform.machine(),
         "precision": str(jnp.result_type(float)),
+        "products": config.jax_default_matmul_precision,
         "versions": _versions(),
     }
+
+
+def processor() -> str:
+    """Return the name of this machine's processor, as the system has it; on others than Linux, of its kind at least."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in NUMERIC}
 
 
+@functools.cache
 def _commit() -> str:
-    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown"."""
+    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown".
+
+    It is looked up once: what a process runs does not follow a checkout that moves on.
+    """
     folder = Path(__file__).parent
     try:
         described = subprocess.run(

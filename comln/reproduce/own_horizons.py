@@ -4,6 +4,7 @@ __all__ = ["HORIZONS", "KINDS", "SEEDS", "Kind", "KindRow", "TaskHorizonResult",
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from comln.recipes import find
 from comln.recipes.experiment import Experiment
 from comln.recipes.learners import COMLNConfig
 from comln.reproduce.counted_training import described
+from comln.reproduce.measure import processor
 from comln.reproduce.timed_training import train_for
 from comln.reproduce.workspace import Budget, Workspace
 from comln.typing import Array, Scalar
@@ -124,6 +126,9 @@ def compute(work: Workspace) -> TaskHorizonResult:
         "experiment": described(experiment),
         "spending": asdict(spending),
         "seeds": SEEDS,
+        # The network is trained for a time.
+        "cores": os.cpu_count(),
+        "processor": processor(),
         "data_hash": content_hash(splits),
     }
     part = work.kept("comparison", configuration, functools.partial(_compare, experiment, splits, spending, work))
@@ -201,7 +206,7 @@ def _compare(experiment: Experiment, splits: dict[str, Split], spending: Spendin
         for name, group in groups
     ]
     shared = [float(run[kinds[0]].horizons[0]) for run in outcomes["shared"]]
-    return {"shared_horizons": shared, "rows": [asdict(row) for row in rows]}
+    return {"shared_horizons": shared, "updates": trained.experiment.steps, "rows": [asdict(row) for row in rows]}
 
 
 def _tasks(backbone: Any, statistics: Any, split: Split, kind: Kind, count: int, seed: int) -> Episode:

@@ -2,7 +2,6 @@
 
 __all__ = ["CHOICES", "CHOSEN", "EXACT_ITERATIONS", "HEADS", "SETTINGS", "HeadAccuracies", "svm_heads"]
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,15 +48,13 @@ class HeadAccuracies:
     """One kind of machine.
 
     - `head`: which.
-    - `accuracies`: on each task; fewer where each is fitted by itself; none where it was not run.
-    - `reason`: why it was not run; empty where it was.
-    - `penalty`: C, of those of scikit-learn.
+    - `penalty`: C.
+    - `accuracies`: on each task; fewer where each is fitted by itself.
     """
 
     head: str
+    penalty: float
     accuracies: tuple[float, ...]
-    reason: str = ""
-    penalty: float | None = None
 
 
 def svm_heads(
@@ -77,18 +74,15 @@ def svm_heads(
     batches = embedded("test", tasks)
     for head, iterations in OURS.items():
         learner = MetaOptNetSVM.init(backbone, bound, iterations)
-        yield HeadAccuracies(head, tuple(evaluate_embedded(learner, batches, tasks).accuracies.tolist()))
+        yield HeadAccuracies(head, bound, tuple(evaluate_embedded(learner, batches, tasks).accuracies.tolist()))
     count = min(tasks, FITTED_TASKS)
     for head in THEIRS:
-        if importlib.util.find_spec("sklearn") is None:
-            yield HeadAccuracies(head, (), "scikit-learn is not installed")
-        else:
-            penalty = 1.0
-            if head == CHOSEN:
-                validation = embedded("val", CHOOSING_TASKS)
-                means = [np.mean(_fitted(_machine(head, c), validation, CHOOSING_TASKS)) for c in CHOICES]
-                penalty = CHOICES[int(np.argmax(means))]
-            yield HeadAccuracies(head, _fitted(_machine(head, penalty), batches, count), penalty=penalty)
+        penalty = 1.0
+        if head == CHOSEN:
+            validation = embedded("val", CHOOSING_TASKS)
+            means = [np.mean(_fitted(_machine(head, c), validation, CHOOSING_TASKS)) for c in CHOICES]
+            penalty = CHOICES[int(np.argmax(means))]
+        yield HeadAccuracies(head, penalty, _fitted(_machine(head, penalty), batches, count))
 
 
 def _machine(head: str, penalty: float) -> Callable[[], Any]:

@@ -92,8 +92,7 @@ def write(result: TaskHorizonResult, folder: Path) -> list[Path]:
     svg, png = render(draw(result), "task-horizon")
     spending = result.spending
     ways, shots = (
-        " and ".join(map(str, dict.fromkeys(getattr(kind, name) for kind in spending.kinds)))
-        for name in ("ways", "shots")
+        ", ".join(map(str, dict.fromkeys(getattr(kind, name) for kind in spending.kinds))) for name in ("ways", "shots")
     )
     explanation = (
         f"<p>A network is trained on a mixture of tasks of {ways} ways and {shots} shots, and kept as it is. Then "

@@ -9,25 +9,24 @@ Settings = Mapping[str, float]
 
 _STEPS: tuple[Settings, ...] = tuple({"step": step} for step in (1.0, 2.0, 5.0, 10.0, 20.0))
 
+_WEIGHTS: tuple[Settings, ...] = tuple({"regularisation": 10.0**power} for power in range(-4, 4))
+
 TRIED: Mapping[str, tuple[Settings, ...]] = {
     "maml": _STEPS,
     "anil": _STEPS,
     "leap": _STEPS,
     "meta-sgd": tuple({"initial_step": step} for step in (5.0, 10.0, 20.0, 50.0, 100.0)),
-    "imaml": tuple(
-        {"step": step, "proximal": proximal}
-        for step, proximal in ((1.0, 0.1), (5.0, 0.1), (5.0, 0.01), (20.0, 0.01), (20.0, 0.001))
-    ),
-    "r2d2": tuple({"regularisation": weight} for weight in (0.001, 0.01, 0.1, 1.0, 10.0)),
-    "lrd2": tuple({"regularisation": weight} for weight in (0.001, 0.01, 0.1, 1.0, 10.0)),
-    "metaoptnet-rr": tuple({"regularisation": weight} for weight in (0.01, 0.1, 1.0, 10.0, 50.0)),
+    "imaml": tuple({"step": step, "proximal": pull} for step in (2.0, 5.0, 10.0) for pull in (0.001, 0.01, 0.1)),
+    "r2d2": _WEIGHTS,
+    "lrd2": _WEIGHTS,
+    "metaoptnet-rr": _WEIGHTS,
     "metaoptnet-svm": tuple({"bound": bound} for bound in (0.1, 1.0, 10.0, 100.0)),
     "leo": tuple(
-        {"weight_step": step, "kl_weight": weight} for step in (1e-3, 0.1, 1.0, 10.0) for weight in (1e-3, 1e-5)
+        {"weight_step": step, "kl_weight": weight} for step in (1e-3, 0.1, 1.0) for weight in (1e-3, 1e-5, 1e-7)
     ),
 }
 """By method, what is tried. A recipe's settings are for a whole network, or for embeddings that are not divided by
-their norms: with its recipe's step MAML came to 55 %. COMLN, which learns its horizon, and ProtoNet keep theirs."""
+their norms. COMLN, which learns its horizon, and ProtoNet keep theirs."""
 
 _OF_ONE_SHOT: Mapping[str, Settings] = {
     "maml": {"step": 5.0},

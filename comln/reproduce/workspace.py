@@ -47,7 +47,9 @@ class Workspace:
     elsewhere: Sequence[Path] = ()
     data: str = "glyphs"
     root: Path | None = None
-    _commits: list[str] = field(default_factory=list)
+    _commits: list[str] = field(
+        default_factory=lambda: [environment()["commit"]], init=False, repr=False, compare=False
+    )
 
     def kept(
         self,
@@ -72,10 +74,9 @@ class Workspace:
             if part is not None:
                 if folder != self.folder:
                     self._write(file, part)
-                self._commits.append(part["commit"])
+                self.made_by(part["commit"])
                 return part["result"]
-        part = {"configuration": wanted, "commit": environment()["commit"], "result": compute()}
-        self._commits.append(part["commit"])
+        part = {"configuration": wanted, "commit": self._commits[0], "result": compute()}
         if forget_programs:
             # A process may hold only so many compiled programs: their memory maps are counted by the operating system
             # (65,530 on Linux).
@@ -87,10 +88,13 @@ class Workspace:
     def environment(self) -> dict[str, Any]:
         """Return what `measure.environment` does, with the commits of all parts that were asked for until now.
 
-        The first commit is that of this moment, which put them together.
+        The first commit is that which puts them together.
         """
-        where = environment()
-        return where | {"commit": ", ".join(dict.fromkeys([where["commit"], *self._commits]))}
+        return environment() | {"commit": ", ".join(dict.fromkeys(self._commits))}
+
+    def made_by(self, commit: str) -> None:
+        """Count the commit that made something which is kept in another way."""
+        self._commits.append(commit)
 
     def _write(self, file: str, part: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def result_of_embeddings(others=0.5, short=0.0, separate=90.0):
             TASKS,
             ((separate if head.startswith("scikit") else 90.0) / 100, 0.005),
             None if head == "exact" else (short / 100 if head == HEADS[0] else 0.0, 0.001),
-            ((separate - 90.0) / 100, 0.005),
+            points(separate - 90.0),
             1.0,
         )
         for head in HEADS

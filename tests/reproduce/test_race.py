@@ -1,0 +1,104 @@
+"""The race goes on where an entrant does not. The entrants here are scripts of a few lines, the measuring is its own."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "race"
+
+BEGINNING = f"import os, sys, time\nsys.path.insert(0, {str(FOLDER)!r})\nfrom answering import *\n"
+STEADY = "serve(lambda work: (lambda: None, lambda result: {}), {'python': '3'})"
+DYING = "serve(lambda work: (iter([0, 0]).__next__, lambda result: {}), {})"
+KILLED = "tell({'first_s': 0}); sys.stdin.close(); os._exit(1)"
+BABBLING = "print('not JSON', flush=True); time.sleep(60)"
+SILENT = "sys.exit('No module named torch')"
+
+
+@pytest.fixture
+def race(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("race", FOLDER / "race.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "race", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "HERE", tmp_path)
+    return module
+
+
+def entrants(race, folder, **scripts):
+    for name, script in scripts.items():
+        path = folder / f"{name}.py"
+        path.write_text(
+            f"import os, sys, time\nsys.path.insert(0, {str(FOLDER)!r})\nfrom answering import *\n{script}\n"
+        )
+    return [race.Entrant(name, "", f"{name}.py") for name in scripts]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (DYING, "StopIteration"),
+        (KILLED, "ended without a word"),
+        (BABBLING, "ended"),
+        (SILENT, "No module named torch"),
+    ],
+)
+def test_one_that_fails_has_a_reason_and_the_others_go_on(race, tmp_path, script, reason):
+    both = entrants(race, tmp_path, steady=STEADY, failing=script)
+    found = race.take_turns(tmp_path, both, [{}, {}], 4)
+    assert reason in found["failing"]["reason"] and "times" not in found["failing"]
+    assert len(found["steady"]["times"]) == 4 and found["steady"]["versions"] == {"python": "3"}
+
+
+def test_ours_that_fails_beside_one_costs_that_pair_alone(race, tmp_path, monkeypatch):
+    ours, *others = entrants(race, tmp_path, ours=STEADY, greedy=STEADY, modest=STEADY)
+    turns = race.take_turns
+
+    def where_greedy_takes_all(peers, pair, works, rounds):
+        found = turns(peers, pair, works, rounds)
+        return found | ({"ours": {"reason": "killed"}} if pair[1].name == "greedy" else {})
+
+    monkeypatch.setattr(race, "take_turns", where_greedy_takes_all)
+    found = race.in_pairs(tmp_path, [ours, *others], [{}, {}, {}], 3)
+    assert found["greedy"] == {"reason": "ours failed beside it: killed"}
+    assert len(found["ours"]["times"]) == len(found["modest"]["times"]) == len(found["modest"]["times of ours"]) == 3
+
+
+def test_a_turn_takes_as_long_as_its_work_and_memory_is_that_of_the_process(race, tmp_path):
+    script = "serve(lambda work: (lambda: time.sleep(0.1) or bytearray(300_000_000), lambda result: {}), {})"
+    found = race.take_turns(tmp_path, entrants(race, tmp_path, idle=script, none=STEADY), [{}, {}], 3)
+    assert all(0.1 <= spent < 5 for spent in found["idle"]["times"])
+    assert 280e6 < found["idle"]["peak_bytes"] < 400e6 and found["none"]["peak_bytes"] < 30e6
+
+
+def test_a_ratio_is_of_turns_beside_each_other(race):
+    median, quartiles = race.ratio({"times": [2.0, 4.0, 6.0, 9.0]}, {"times": [1.0, 2.0, 2.0]})
+    assert median == 2.0 and quartiles == [2.0, 2.5]
+
+
+def test_a_peer_is_as_accurate_unless_the_tasks_say_otherwise(race):
+    ours = {"accuracies": [0.9, 1.0, 0.9, 1.0], "times": [1.0, 1.0]}
+    peers = {
+        "equal": {"accuracies": ours["accuracies"], "times": [4.0, 4.0]},
+        "worse": {"accuracies": [0.7, 0.8, 0.7, 0.8], "times": [0.1, 0.1]},
+        "unsure": {"accuracies": [1.0, 0.6, 1.0, 0.9], "times": [2.0, 2.0]},
+    }
+    equal = race.as_accurate(ours, peers)
+    assert set(equal) == {"equal", "unsure"}
+    assert race.beside_fastest(ours, equal) == {"head": "unsure", "times of it": 0.5, "quartiles": [0.5, 0.5]}
+    assert race.beside_fastest(ours, {}) is None
+
+
+def test_all_heads_choose_among_as_many_numbers(race):
+    assert {len(choices) for _, choices in race.HEADS.values()} == {0, race.TRIED}
+    for choices in (choices for _, choices in race.HEADS.values() if choices):
+        assert np.all(np.diff(choices) > 0)
+
+
+def test_a_race_that_there_is_not_is_told(race, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), "--only=nothing"])
+    with pytest.raises(SystemExit, match="No race has 'nothing' in its name"):
+        race.main()
