@@ -1,4 +1,4 @@
-"""The race goes on where an entrant does not. The entrants here are scripts of a few lines, the measuring is its own."""
+"""The race goes on where an entrant does not. The entrants are scripts of a few lines, the measuring is its own."""
 
 import importlib.util
 import sys
