@@ -1,6 +1,6 @@
 """What a reproduction writes: a picture, its numbers as JSON and text, and a page that refers to nothing outside."""
 
-__all__ = ["STYLE", "Page", "Table", "as_json", "as_text", "render", "write_files"]
+__all__ = ["STYLE", "Page", "Table", "as_json", "as_text", "machine", "render", "write_files"]
 
 import html
 import io
@@ -29,6 +29,17 @@ STYLE: dict[Any, Any] = {
 
 Table = tuple[str, list[list[str]]]
 """A title and rows of words, the header first."""
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Return what something was measured on, in words.
+
+    >>> machine({"device": "cpu", "processor": "A 1000", "cores": 2}), machine({"device": "B 200", "cores": 16})
+    ('cpu (A 1000), 2 cores', 'B 200, 16 cores')
+    """
+    name, processor = environment["device"], environment.get("processor")
+    named = f"{name} ({processor})" if name == "cpu" and processor else name
+    return f"{named}, {environment['cores']} cores"
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Page:
 <div class="picture">{element}</div>
 {self.explanation}
 {"".join(_table(*table) for table in self.tables)}
-<p class="small">Measured on {html.escape(str(environment["device"]))}, {environment["cores"]} cores;
+<p class="small">Measured on {html.escape(machine(environment))};
 {html.escape(versions)}; commit {html.escape(environment["commit"])}.
 Repeat it with <code>comln reproduce {self.target}</code>.</p>
 </main></body></html>
