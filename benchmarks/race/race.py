@@ -2,8 +2,8 @@
 
 Every entrant is a process of its own, with the interpreter of its own virtual environment, and entrants take turns, so
 that a ratio is not that of two moments: heads all of them, meta-steps ours and each other one, since more would not fit
-into the memory together. A meta-step is the meta-gradient of a batch of tasks; that all compute the same is checked by
-their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
+into the memory together. A meta-step is the meta-gradient of a batch of tasks; that MAML's and ANIL's compute the same
+is shown by their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
 supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
@@ -108,6 +108,9 @@ META_STEPS = {
         torch_meta_step("PyTorch, task by task", "maml", *MAML, together=False),
         torch_meta_step("PyTorch, task by task, channels last", "maml", *MAML, together=False, last=True),
         torch_meta_step("PyTorch, task by task, compiled", "maml", *MAML, together=False, compiled=True),
+        torch_meta_step(
+            "PyTorch, task by task, channels last, compiled", "maml", *MAML, together=False, compiled=True, last=True
+        ),
         Entrant(
             "PyTorch, higher",
             "higher",

@@ -28,16 +28,27 @@ TRIED: Mapping[str, tuple[Settings, ...]] = {
 """By method, what is tried. A recipe's settings are for a whole network, or for embeddings that are not divided by
 their norms. COMLN, which learns its horizon, and ProtoNet keep theirs."""
 
-_OF_ONE_SHOT: Mapping[str, Settings] = {
-    "maml": {"step": 5.0},
-    "anil": {"step": 5.0},
-    "meta-sgd": {"initial_step": 20.0},
-    "imaml": {"step": 5.0, "proximal": 0.01},
-    "leap": {"step": 5.0},
-}
-
 CHOSEN: Mapping[tuple[str, int], Settings] = {
-    (learner, shots): settings for learner, settings in _OF_ONE_SHOT.items() for shots in (1, 5)
+    ("maml", 1): {"step": 5.0},
+    ("anil", 1): {"step": 10.0},
+    ("leap", 1): {"step": 5.0},
+    ("meta-sgd", 1): {"initial_step": 20.0},
+    ("imaml", 1): {"step": 5.0, "proximal": 0.001},
+    ("r2d2", 1): {"regularisation": 1000.0},
+    ("lrd2", 1): {"regularisation": 100.0},
+    ("metaoptnet-rr", 1): {"regularisation": 100.0},
+    ("metaoptnet-svm", 1): {"bound": 1.0},
+    ("leo", 1): {"weight_step": 1.0, "kl_weight": 1e-05},
+    ("maml", 5): {"step": 5.0},
+    ("anil", 5): {"step": 10.0},
+    ("leap", 5): {"step": 5.0},
+    ("meta-sgd", 5): {"initial_step": 20.0},
+    ("imaml", 5): {"step": 5.0, "proximal": 0.001},
+    ("r2d2", 5): {"regularisation": 0.001},
+    ("lrd2", 5): {"regularisation": 0.01},
+    ("metaoptnet-rr", 5): {"regularisation": 0.1},
+    ("metaoptnet-svm", 5): {"bound": 1.0},
+    ("leo", 5): {"weight_step": 1.0, "kl_weight": 1e-07},
 }
 """By method and number of shots: what was best on tasks of the validation classes, after training with the first seed.
 `python benchmarks/unit_norm_settings.py` tries them all, and writes what came of it."""
