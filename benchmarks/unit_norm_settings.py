@@ -20,6 +20,9 @@ from comln.reproduce.scores import score
 from comln.reproduce.unit_norm_settings import TRIED
 from comln.reproduce.workspace import Budget, Workspace
 
+DIGITS = 6
+"""Of accuracies that are compared: those of tasks are kept with five."""
+
 RESULT = Path(__file__).parent / "results" / "unit_norm_settings.json"
 
 
@@ -45,7 +48,8 @@ def main():
             for cell in cells:
                 accuracy = train_cell(work, cell, splits, say).accuracies(f"{shots}-shot")
                 accuracies.append(None if accuracy is None else score(accuracy))
-            best = max(range(len(tried)), key=lambda i: -1.0 if accuracies[i] is None else accuracies[i].mean)
+            means = [-1.0 if accuracy is None else round(accuracy.mean, DIGITS) for accuracy in accuracies]
+            best = means.index(max(means))
             rows += [
                 {
                     "learner": learner,

@@ -30,6 +30,7 @@ import numpy as np
 
 from comln.backbones import Conv4
 from comln.data.sampling import EpisodeShape, Sampler
+from comln.data.source import content_hash
 from comln.evaluate import mean_and_ci95
 from comln.recipes.backbones import Conv4Config
 from comln.recipes.experiment import GlyphsData
@@ -49,7 +50,7 @@ PEERS = {
 WAYS, SHOTS, QUERIES = 5, 5, 15
 THREADS = os.cpu_count()
 SLOW_S, FEW = 10.0, 3
-"""What takes longer than that many seconds takes so few turns only."""
+"""What takes longer than that many seconds in the median of so few turns takes no more."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ META_STEPS = {
 """By race: the entrants, ours first."""
 
 TRIED = 9
-"""How many numbers are tried where one is chosen: as many for all heads."""
+"""How many numbers are tried where one is chosen on validation tasks: as many for all heads."""
 
 
 def spread(low, high):
@@ -155,7 +156,7 @@ HEADS = {
     "LogisticRegressionCV": ("scikit-learn", ()),
     "RidgeClassifier, alpha chosen": ("scikit-learn", spread(-3, 3)),
     "RidgeClassifierCV": ("scikit-learn", ()),
-    "SVC, linear, C chosen": ("scikit-learn", spread(-2, 2)),
+    "SVC, linear, C chosen": ("scikit-learn", spread(-4, 2)),
 }
 """By name: the peer, and what is tried on validation tasks."""
 
@@ -211,16 +212,18 @@ def started(python, entrant, work):
         assert to_process is not None and from_process is not None
 
         def ask(line):
+            answer = ""
             try:
                 to_process.write(line + "\n")
                 to_process.flush()
-                return json.loads(from_process.readline())
+                answer = from_process.readline()
+                return json.loads(answer)
             except (OSError, ValueError) as error:
-                # It is dead, or about to be: what it has said last is why.
+                # It is dead, or does not do what is asked: what it has said last is why.
                 process.kill()
                 process.wait()
                 errors.seek(0)
-                lines = errors.read().strip().splitlines() or ["it ended without a word"]
+                lines = errors.read().strip().splitlines() or [f"it answered {answer.strip()!r}"]
                 raise Failed(re.sub(r"/\S+", "...", lines[-1])[:200]) from error
 
         try:
@@ -257,7 +260,7 @@ def take_turns(peers, entrants, works, rounds):
             found[entrant.name], calls[entrant.name] = {**about, "times": []}, call
         for turn in range(rounds):
             for name, call in calls.items():
-                if turn < FEW or max(found[name]["times"]) < SLOW_S:
+                if turn < FEW or np.median(found[name]["times"][:FEW]) < SLOW_S:
                     try:
                         found[name]["times"].append(call())
                     except Failed as error:
@@ -268,7 +271,10 @@ def take_turns(peers, entrants, works, rounds):
 
 
 def in_pairs(peers, entrants, works, rounds):
-    """Return what `take_turns` does, of the first entrant with each other one, with the first's times beside theirs."""
+    """Return what `take_turns` does, of the first entrant with each other one, with the first's times beside theirs.
+
+    Only turns in which both were there count.
+    """
     found, ours = {}, entrants[0].name
     for entrant, work in zip(entrants[1:], works[1:], strict=True):
         pair = take_turns(peers, [entrants[0], entrant], [works[0], work], rounds)
@@ -276,8 +282,9 @@ def in_pairs(peers, entrants, works, rounds):
             failed = pair[ours]["reason"]
             found[entrant.name] = {"reason": f"{ours} failed beside it: {failed}"}
             continue
-        found.setdefault(ours, {**pair[ours], "times": []})["times"] += pair[ours]["times"]
-        found[entrant.name] = pair[entrant.name] | {"times of ours": pair[ours]["times"]}
+        beside = pair[ours]["times"][: len(pair[entrant.name].get("times", []))]
+        found.setdefault(ours, {**pair[ours], "times": []})["times"] += beside
+        found[entrant.name] = pair[entrant.name] | {"times of ours": beside}
     return {ours: {"reason": "it failed beside each of the others"}} | found
 
 
@@ -516,8 +523,9 @@ def main():
     began, where = time.perf_counter(), environment()
     here = {name: where[name] for name in ("commit", "device", "processor", "cores")}
     result = {
-        "meta-steps": [row for row in before.get("meta-steps", []) if is_kept(row, wanted)],
-        "heads": [] if HEADS_RACE in wanted else before.get("heads", []),
+        "meta-steps": [row for row in before.get("meta-steps", []) if is_known(row)],
+        "heads": [row for row in before.get("heads", []) if "device" in row],
+        "embeddings": before.get("embeddings"),
         "reference": REFERENCE,
         "as accurate": AS_ACCURATE,
         "peers not raced": {name: interpreter(peers, name)[1] or "installed" for name in ("learn2learn", "torchmeta")},
@@ -528,23 +536,30 @@ def main():
         if not short:
             path.write_text(json.dumps(result, indent=1) + "\n")
 
-    shapes = [shape.name for shape in SHAPES]
     for rows in race_meta_steps(peers, 3 if short else 20, only, here):
-        result["meta-steps"] += rows
-        result["meta-steps"].sort(key=lambda row: (shapes.index(row["shape"]), list(META_STEPS).index(row["race"])))
+        result["meta-steps"] = merged(result["meta-steps"], rows)
         write()
     if HEADS_RACE in wanted:
         supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
-        raw = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load()).splits
-        result["heads"] = list(race_heads(peers, unit_norm(raw), 20 if short else 300, 3 if short else 20, here))
+        made = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load())
+        splits = unit_norm(made.splits)
+        result["heads"] = list(race_heads(peers, splits, 20 if short else 300, 3 if short else 20, here))
+        result["embeddings"] = {"commit": made.commit, "accuracy": made.accuracy, "hash": content_hash(splits)}
         write()
     print(json.dumps(result, indent=1), f"\n{time.perf_counter() - began:.0f} s")
 
 
-def is_kept(row, wanted):
-    """Return whether a row of an earlier run stays: it is of a race that there is, and not of one that is run anew."""
-    known = row["race"] in META_STEPS and row["shape"] in [shape.name for shape in SHAPES]
-    return known and row["race"] not in wanted
+def is_known(row):
+    """Return whether a row of an earlier run is of a race that there is, and tells its machine."""
+    return row["race"] in META_STEPS and row["shape"] in [shape.name for shape in SHAPES] and "device" in row
+
+
+def merged(before, rows):
+    """Return rows of one race at one shape in place of the earlier ones, in the order of shapes and races."""
+    shapes, races = [shape.name for shape in SHAPES], list(META_STEPS)
+    new = {(row["shape"], row["race"]) for row in rows}
+    kept = [row for row in before if (row["shape"], row["race"]) not in new]
+    return sorted([*kept, *rows], key=lambda row: (shapes.index(row["shape"]), races.index(row["race"])))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from comln.data.pixel_scaling import PixelScaling
 from comln.data.prefetch import prefetch
 from comln.data.source import Split, content_hash
 from comln.recipes.backbones import BackboneConfig
-from comln.reproduce.measure import environment, numerics
+from comln.reproduce.measure import COMMIT, numerics
 from comln.reproduce.page import write_files
 from comln.run import converter
 from comln.typing import Array, Float, Int, PRNGKeyArray, Scalar
@@ -189,7 +189,7 @@ def kept_embeddings(
     arrays = _read(path)
     if arrays is None:
         backbone, statistics, accuracy = train_supervised(supervision, splits["train"], on_update)
-        arrays = {"accuracy": np.array(accuracy), "commit": np.array(environment()["commit"])}
+        arrays = {"accuracy": np.array(accuracy), "commit": np.array(COMMIT)}
         for name, split in splits.items():
             arrays |= {f"{name}_{what}": x for what, x in _embed_split(backbone, statistics, split).items()}
         buffer = io.BytesIO()

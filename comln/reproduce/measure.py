@@ -1,6 +1,7 @@
 """Time and memory of compiled functions, and where they were measured."""
 
 __all__ = [
+    "COMMIT",
     "Measurement",
     "device_bytes",
     "device_peak_bytes",
@@ -11,7 +12,6 @@ __all__ = [
     "temporary_bytes",
 ]
 
-import functools
 import os
 import platform
 import subprocess
@@ -141,7 +141,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
-        "commit": _commit(),
+        "commit": COMMIT,
         "versions": {"python": platform.python_version(), **_versions()},
     }
 
@@ -175,12 +175,8 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in NUMERIC}
 
 
-@functools.cache
 def _commit() -> str:
-    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown".
-
-    It is looked up once: what a process runs does not follow a checkout that moves on.
-    """
+    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown"."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(
@@ -192,3 +188,7 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()
+
+
+COMMIT = _commit()
+"""Of the code that this process runs: looked up when it begins, since a checkout may move on meanwhile."""

@@ -107,12 +107,14 @@ class TaskHorizonResult:
     """All kinds, and all of them together.
 
     - `shared_horizons`: the learned T for all tasks, one for each seed of its training.
+    - `updates`: of the network, which is trained for a time.
     - `rows`: of each kind; the last is of all.
     """
 
     budget: Budget
     spending: Spending
     shared_horizons: tuple[float, ...]
+    updates: int
     rows: tuple[KindRow, ...]
     environment: dict[str, Any]
 
@@ -133,7 +135,14 @@ def compute(work: Workspace) -> TaskHorizonResult:
     }
     part = work.kept("comparison", configuration, functools.partial(_compare, experiment, splits, spending, work))
     rows = tuple(KindRow(**{name: _tuple(value) for name, value in row.items()}) for row in part["rows"])
-    return TaskHorizonResult(work.budget, spending, tuple(part["shared_horizons"]), rows, work.environment())
+    return TaskHorizonResult(
+        budget=work.budget,
+        spending=spending,
+        shared_horizons=tuple(part["shared_horizons"]),
+        updates=part["updates"],
+        rows=rows,
+        environment=work.environment(),
+    )
 
 
 def _tuple(value: Any) -> Any:

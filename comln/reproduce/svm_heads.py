@@ -34,7 +34,7 @@ THEIRS = ("scikit-learn SVC, linear", CHOSEN, "scikit-learn LinearSVC, Crammer-S
 HEADS = (*OURS, *THEIRS)
 """What is compared."""
 
-CHOICES = (0.01, 0.1, 1.0, 10.0, 100.0)
+CHOICES = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)
 """Values of C, of which tasks of the validation classes choose one."""
 
 CHOOSING_TASKS = 100

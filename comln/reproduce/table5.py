@@ -98,7 +98,7 @@ def _separate_machines(result: Table5) -> Fact:
         f"minus COMLN on {tasks} tasks, with C chosen on validation tasks: {words} points; one that is not worse by "
         f"more than {margins} matches it."
         if found
-        else "COMLN diverged.",
+        else "not measured.",
     )
 
 

@@ -95,7 +95,8 @@ def write(result: TaskHorizonResult, folder: Path) -> list[Path]:
         ", ".join(map(str, dict.fromkeys(getattr(kind, name) for kind in spending.kinds))) for name in ("ways", "shots")
     )
     explanation = (
-        f"<p>A network is trained on a mixture of tasks of {ways} ways and {shots} shots, and kept as it is. Then "
+        f"<p>A network is trained on a mixture of tasks of {ways} ways and {shots} shots, for {result.updates} "
+        "updates, and kept as it is. Then "
         "the horizons are learned on tasks of other classes, in some of which 30 % of the support labels are wrong, by "
         "the exact gradient of the query loss in T: one T for all tasks, or one for each task by statistics of its "
         f"support set, in {spending.updates} updates and {len(SEEDS)} times. They are compared on {spending.tasks} "

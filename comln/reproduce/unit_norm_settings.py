@@ -16,13 +16,15 @@ TRIED: Mapping[str, tuple[Settings, ...]] = {
     "anil": _STEPS,
     "leap": _STEPS,
     "meta-sgd": tuple({"initial_step": step} for step in (5.0, 10.0, 20.0, 50.0, 100.0)),
-    "imaml": tuple({"step": step, "proximal": pull} for step in (2.0, 5.0, 10.0) for pull in (0.001, 0.01, 0.1)),
+    "imaml": tuple({"step": step, "proximal": pull} for step in (2.0, 5.0, 10.0) for pull in (1e-4, 0.001, 0.01, 0.1)),
     "r2d2": _WEIGHTS,
     "lrd2": _WEIGHTS,
     "metaoptnet-rr": _WEIGHTS,
     "metaoptnet-svm": tuple({"bound": bound} for bound in (0.1, 1.0, 10.0, 100.0)),
     "leo": tuple(
-        {"weight_step": step, "kl_weight": weight} for step in (1e-3, 0.1, 1.0) for weight in (1e-3, 1e-5, 1e-7)
+        {"weight_step": step, "kl_weight": weight}
+        for step in (1e-3, 0.1, 1.0, 10.0)
+        for weight in (1e-3, 1e-5, 1e-7, 1e-9)
     ),
 }
 """By method, what is tried. A recipe's settings are for a whole network, or for embeddings that are not divided by

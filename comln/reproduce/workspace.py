@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from comln.reproduce.measure import environment, numerics
+from comln.reproduce.measure import COMMIT, environment, numerics
 from comln.reproduce.page import as_json, write_files
 
 
@@ -47,9 +47,7 @@ class Workspace:
     elsewhere: Sequence[Path] = ()
     data: str = "glyphs"
     root: Path | None = None
-    _commits: list[str] = field(
-        default_factory=lambda: [environment()["commit"]], init=False, repr=False, compare=False
-    )
+    _commits: list[str] = field(default_factory=lambda: [COMMIT], init=False, repr=False, compare=False)
 
     def kept(
         self,

@@ -31,9 +31,7 @@ def race(monkeypatch, tmp_path):
 def entrants(race, folder, **scripts):
     for name, script in scripts.items():
         path = folder / f"{name}.py"
-        path.write_text(
-            f"import os, sys, time\nsys.path.insert(0, {str(FOLDER)!r})\nfrom answering import *\n{script}\n"
-        )
+        path.write_text(f"{BEGINNING}{script}\n")
     return [race.Entrant(name, "", f"{name}.py") for name in scripts]
 
 
@@ -41,8 +39,8 @@ def entrants(race, folder, **scripts):
     ("script", "reason"),
     [
         (DYING, "StopIteration"),
-        (KILLED, "ended without a word"),
-        (BABBLING, "ended"),
+        (KILLED, "it answered ''"),
+        (BABBLING, "it answered 'not JSON'"),
         (SILENT, "No module named torch"),
     ],
 )
@@ -96,6 +94,47 @@ def test_all_heads_choose_among_as_many_numbers(race):
     assert {len(choices) for _, choices in race.HEADS.values()} == {0, race.TRIED}
     for choices in (choices for _, choices in race.HEADS.values() if choices):
         assert np.all(np.diff(choices) > 0)
+
+
+def test_rows_of_one_race_take_the_place_of_its_earlier_ones(race):
+    first, second = (shape.name for shape in race.SHAPES)
+    one, other, *_ = race.META_STEPS
+    before = [{"shape": first, "race": one, "ms": 1}, {"shape": second, "race": one, "ms": 2}]
+    new = [{"shape": first, "race": one, "ms": 3}]
+    assert race.merged(before, new) == [*new, before[1]]
+    later = [{"shape": first, "race": other, "ms": 4}]
+    assert race.merged(before, later) == [before[0], *later, before[1]]
+    assert race.is_known({**before[0], "device": "cpu"}) and not race.is_known(before[0])
+    assert not race.is_known({"shape": first, "race": "gone", "device": "cpu"})
+
+
+def test_turns_of_ours_without_the_other_do_not_count(race, tmp_path, monkeypatch):
+    ours, slow, dying = entrants(race, tmp_path, ours=STEADY, slow=STEADY, dying=DYING)
+    found = race.in_pairs(tmp_path, [ours, dying], [{}, {}], 6)
+    assert found["ours"]["times"] == [] and "reason" in found["dying"]
+    turns = race.take_turns
+
+    def where_slow_is_slow(peers, pair, works, rounds):
+        found = turns(peers, pair, works, rounds)
+        return found | {"slow": {**found["slow"], "times": found["slow"]["times"][: race.FEW]}}
+
+    monkeypatch.setattr(race, "take_turns", where_slow_is_slow)
+    found = race.in_pairs(tmp_path, [ours, slow], [{}, {}], 6)
+    assert len(found["ours"]["times"]) == len(found["slow"]["times of ours"]) == len(found["slow"]["times"]) == race.FEW
+
+
+def test_one_that_is_slow_takes_few_turns(race, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "SLOW_S", 0.0)
+    found = race.take_turns(tmp_path, entrants(race, tmp_path, one=STEADY), [{}], 6)
+    assert len(found["one"]["times"]) == race.FEW
+
+
+def test_heads_without_the_reference_are_told_without_a_ratio(race):
+    answer = {"accuracies": [0.9, 1.0], "times": [1.0, 1.0], "chosen": [], "peak_bytes": 1, "versions": {}}
+    found = {name: {**answer, "tasks of a turn": 1} for name in race.HEADS} | {race.REFERENCE: {"reason": "killed"}}
+    rows = {row["head"]: row for row in race.head_rows(1, found)}
+    assert rows[race.REFERENCE]["reason"] == "killed" and "times of the reference" not in rows["LogisticRegression"]
+    assert rows["GradientFlowClassifier"]["fastest peer as accurate"]["times of it"] == 1.0
 
 
 def test_a_race_that_there_is_not_is_told(race, monkeypatch, tmp_path):

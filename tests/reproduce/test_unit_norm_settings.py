@@ -16,7 +16,7 @@ def test_what_was_best_on_validation_tasks_is_chosen():
     rows = json.loads(RESULT.read_text())["rows"]
 
     def mean(row):
-        return -1.0 if row["accuracy"] is None else row["accuracy"][0]
+        return -1.0 if row["accuracy"] is None else round(row["accuracy"][0], 6)
 
     best = {}
     for row in rows:

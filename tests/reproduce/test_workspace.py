@@ -73,7 +73,7 @@ def test_a_part_of_another_device_precision_or_version_is_computed_again(monkeyp
 def test_the_commits_of_all_parts_are_told(monkeypatch, tmp_path):
     where = environment()
     for commit in ("old", "new"):
-        monkeypatch.setattr(workspace, "environment", lambda commit=commit: where | {"commit": commit})
+        monkeypatch.setattr(workspace, "COMMIT", commit)
         work = Workspace(tmp_path)
         assert work.environment()["commit"] == commit
         work.kept("one", {}, Counter(1))
