@@ -35,8 +35,8 @@ CHOSEN: Mapping[tuple[str, int], Settings] = {
     ("anil", 1): {"step": 10.0},
     ("leap", 1): {"step": 5.0},
     ("meta-sgd", 1): {"initial_step": 20.0},
-    ("imaml", 1): {"step": 5.0, "proximal": 0.001},
-    ("r2d2", 1): {"regularisation": 1000.0},
+    ("imaml", 1): {"step": 5.0, "proximal": 0.0001},
+    ("r2d2", 1): {"regularisation": 100.0},
     ("lrd2", 1): {"regularisation": 100.0},
     ("metaoptnet-rr", 1): {"regularisation": 100.0},
     ("metaoptnet-svm", 1): {"bound": 1.0},
@@ -45,12 +45,12 @@ CHOSEN: Mapping[tuple[str, int], Settings] = {
     ("anil", 5): {"step": 10.0},
     ("leap", 5): {"step": 5.0},
     ("meta-sgd", 5): {"initial_step": 20.0},
-    ("imaml", 5): {"step": 5.0, "proximal": 0.001},
+    ("imaml", 5): {"step": 5.0, "proximal": 0.0001},
     ("r2d2", 5): {"regularisation": 0.001},
     ("lrd2", 5): {"regularisation": 0.01},
     ("metaoptnet-rr", 5): {"regularisation": 0.1},
     ("metaoptnet-svm", 5): {"bound": 1.0},
-    ("leo", 5): {"weight_step": 1.0, "kl_weight": 1e-07},
+    ("leo", 5): {"weight_step": 1.0, "kl_weight": 1e-09},
 }
 """By method and number of shots: what was best on tasks of the validation classes, after training with the first seed.
 `python benchmarks/unit_norm_settings.py` tries them all, and writes what came of it."""
