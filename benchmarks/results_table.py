@@ -23,7 +23,7 @@ from comln.reproduce import (
 )
 from comln.reproduce.efficiency_facts import facts
 from comln.reproduce.facts import Fact
-from comln.reproduce.page import Table
+from comln.reproduce.page import Table, machine
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->"
@@ -126,8 +126,7 @@ def markdown(table: Table):
 
 def where(result):
     """Return the device and versions of a reproduction."""
-    measured = result["environment"]
-    return f"On {measured['device']}, {measured['cores']} cores, jax {measured['versions']['jax']}."
+    return f"On {machine(result['environment'])}, jax {result['environment']['versions']['jax']}."
 
 
 def comparison():
@@ -348,27 +347,42 @@ def race():
         body = [head(row, content["reference"]) for row in content["heads"] if row["shots"] == shots]
         title = f"Heads on frozen embeddings, 5-way {shots}-shot"
         tables.append(markdown((title, [HEAD, *body])))
-    answers = [row["versions"] for row in (*rows, *content["heads"]) if "versions" in row]
-    versions = {library: number for answer in answers for library, number in answer.items()}
+    embeddings = content["embeddings"]
+    about_heads = (
+        f"The network of the embeddings had {100 * embeddings['accuracy']:.1f} % right on its last batches; commit "
+        f"{embeddings['commit']}. A peer is as accurate if it is not worse by more than "
+        f"{100 * content['as accurate']:g} % by the interval over tasks."
+    )
+    return "\n\n".join([RACE, *tables, f"{about_heads} {race_note(content)}"])
+
+
+def race_note(content):
+    """Return versions, commits and machines of a race, each once, and who could not take part."""
+    rows = [row for row in (*content["meta-steps"], *content["heads"]) if "versions" in row]
+    versions = {library: number for row in rows for library, number in row["versions"].items()}
+    commits = dict.fromkeys([*(row["commit"] for row in rows), versions.pop("comln")])
     named = ", ".join(f"{library} {number}" for library, number in versions.items())
-    commits = ", ".join(dict.fromkeys([*(row["commit"] for row in rows), content["environment"]["commit"]]))
     absent = "; ".join(f"{name}: {why}" for name, why in content["peers not raced"].items())
-    note = f"Versions: {named}. Not raced, for what the installer said: {absent}. Commits {commits}. {where(content)}"
-    return "\n\n".join([RACE, *tables, note])
+    machines = "; ".join(dict.fromkeys(machine(row) for row in rows))
+    return (
+        f"Versions: {named}. Not raced, for what the installer said: {absent}. Commit {', '.join(commits)}. "
+        f"On {machines}."
+    )
 
 
 def meta_step(row):
     """Return one entrant's cells of `META_STEP`."""
     if "reason" in row:
         return [row["entrant"], row["reason"], *[""] * (len(META_STEP) - 2)]
-    low, high = row["times ours, quartiles"]
     distance = row.get("gradient's distance from ours, double precision")
     unknown = "not compared" if "not compared in double precision" in row else ""
+    beside = row["ours beside it"]
     return [
         row["entrant"],
         f"{row['median_ms']:,.0f}",
+        "" if beside is None else f"{beside['median_ms']:,.0f}",
         str(row["turns"]),
-        f"{row['times ours']:.2f} [{low:.2f}, {high:.2f}]",
+        "1" if beside is None else with_quartiles(row["times ours"], row["times ours, quartiles"]),
         f"{row['first_s']:.1f}",
         f"{row['peak_bytes'] / 1e6:,.0f}",
         f"{row['loss']:.5f}",
@@ -379,8 +393,9 @@ def meta_step(row):
 META_STEP = [
     "entrant",
     "ms",
+    "ours beside it, ms",
     "turns",
-    "times the first's, quartiles",
+    "times ours, quartiles",
     "first, s",
     "memory, MB",
     "loss",
@@ -388,43 +403,63 @@ META_STEP = [
 ]
 
 
+def with_quartiles(median, quartiles):
+    """Return a ratio in words."""
+    return "{:.3g} [{:.3g}, {:.3g}]".format(median, *quartiles)
+
+
 def head(row, reference):
     """Return one head's cells of `HEAD`."""
     if "reason" in row:
         return [row["head"], row["reason"], *[""] * (len(HEAD) - 2)]
     mean, interval = row["accuracy"]
-    is_reference = row["head"] == reference
-    difference = "" if is_reference else "{:+.2f} ± {:.2f}".format(*(100 * x for x in row["minus the reference"]))
+    difference, times = "", "1" if row["head"] == reference else ""
+    if "minus the reference" in row:
+        difference = "{:+.2f} ± {:.2f}".format(*(100 * x for x in row["minus the reference"]))
+        times = with_quartiles(row["times of the reference"], row["times of the reference, quartiles"])
+    fastest = row.get("fastest peer as accurate")
     return [
         row["head"],
         f"{100 * mean:.2f} ± {100 * interval:.2f}",
         difference,
-        f"{row['median_ms']:.2f}",
-        "1" if is_reference else f"{row['times of the reference']:.3f}",
+        "{:.2f} [{:.2f}, {:.2f}]".format(row["median_ms"], *row["quartiles_ms"]),
+        times,
         ", ".join(f"{chosen:g}" for chosen in row["chosen"]),
+        f"{row['peak_bytes'] / 1e6:,.0f}",
+        "" if fastest is None else f"{with_quartiles(fastest['times of it'], fastest['quartiles'])} {fastest['head']}",
     ]
 
 
-HEAD = ["head", "accuracy, %", "minus the reference's, %", "ms", "times the reference's", "chosen"]
+HEAD = [
+    "head",
+    "accuracy, %",
+    "minus the reference's, %",
+    "ms, quartiles",
+    "times the reference's, quartiles",
+    "chosen",
+    "memory, MB",
+    "times the fastest peer as accurate",
+]
 
 RACE = """\
 ## A race against what people use today
 
 The same tasks and weights in other libraries, each in a process with an environment of its own. A meta-step is the
-meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours and each other entrant take turns, and a
-ratio is of turns beside each other. MAML's and ANIL's entrants compute the same, as the losses and the distance of
-the gradients from the first entrant's show, relative and in double precision (compiled entrants are the same code,
-and not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as their
-losses and gradients say: what COMLN gains by the flow is the ratio of ANIL's 1000 steps here, and what is left of
+meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours, the first of each table, and each other
+entrant take turns, and a ratio is of turns beside each other: "ours beside it" is what ours took in these, and the
+first row has all turns of ours. MAML's and ANIL's entrants compute the same, as the losses and the distance of the
+gradients from the first entrant's show, relative and in double precision (compiled entrants are the same code, and
+not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as their losses
+and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1000 steps, and what is left of
 PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll them. ANIL
-is there in both layouts of images in memory, its 1000 steps with the channels last, MAML with the channels first,
-which is PyTorch's default. Memory is by how much a process itself grew at most until the end of its first step, our
-compilation among it. Heads are fitted to embeddings of norm one of a network that was trained with plain supervision
-on the training classes; time is for fitting and predicting one task, all heads taking turns; what is chosen was best
-on tasks of the validation classes; the reference is logistic regression with the chosen penalty. With one example a
-class nothing can be held out: `GradientFlowClassifierCV` takes its default horizon, with a warning, where
-`LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS` repeats it, with a folder for the environments
-of the others."""
+is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by task in both.
+Memory is by how much a process itself grew at most until the end of its first step, our compilation among it. Heads
+are fitted to embeddings of norm one of a network that was trained with plain supervision on the training classes;
+time is for fitting and predicting one task, all heads taking turns; what is chosen was best on tasks of the
+validation classes, of as many numbers for each head; the reference is logistic regression with the chosen penalty.
+With one example a class nothing can be held out: `GradientFlowClassifierCV` takes its default horizon, with a
+warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS` repeats it, with a folder for
+the environments of the others."""
 
 
 def tables_of_accuracy():
@@ -472,9 +507,9 @@ ACCURACIES = {
     "table5": (
         table5,
         "Table 5: methods on frozen embeddings",
-        "The inner steps of MAML, ANIL, Meta-SGD, iMAML and LEAP were chosen for embeddings of norm one, on tasks of "
-        "the validation classes; MetaOptNet, R2D2, LRD2 and LEO have their recipes' settings, meant for larger ones. "
-        "That explains the place of metaoptnet-svm, whose machine is better on the embeddings as they are.",
+        "The settings of the methods are not their recipes', which are for a whole network, but were chosen for "
+        "embeddings of norm one and for each number of shots, on tasks of the validation classes and with the first "
+        "seed; COMLN and ProtoNet have their recipes'. `python benchmarks/unit_norm_settings.py PARTS` chooses again.",
     ),
     "figure1": (figure1, "Figure 1: steps and flow", ""),
     "figure5": (

@@ -3,6 +3,7 @@
 __all__ = [
     "COMMIT",
     "Measurement",
+    "commit_of",
     "device_bytes",
     "device_peak_bytes",
     "environment",
@@ -175,20 +176,25 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in NUMERIC}
 
 
-def _commit() -> str:
-    """Return the commit of the checkout that this package lies in, with a mark if it was changed; or "unknown"."""
-    folder = Path(__file__).parent
+def commit_of(file: Path) -> str:
+    """Return the commit of the checkout that a file belongs to, marked `-dirty` if it was changed; or "unknown".
+
+    Results that a measurement has written into the checkout do not change it. A file that git does not know, such as an
+    installed one in an environment that lies in somebody's repository, belongs to none.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", file.name)
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
 
 
-COMMIT = _commit()
+COMMIT = commit_of(Path(__file__))
 """Of the code that this process runs: looked up when it begins, since a checkout may move on meanwhile."""
