@@ -177,20 +177,23 @@ def _versions() -> dict[str, str]:
 
 
 def commit_of(file: Path) -> str:
-    """Return the commit of the checkout that a file belongs to, marked `-dirty` if it was changed; or "unknown".
+    """Return the commit of a module `PACKAGE/PART/FILE` of a checkout, or "unknown".
 
-    Results that a measurement has written into the checkout do not change it. A file that git does not know, such as an
-    installed one in an environment that lies in somebody's repository, belongs to none.
+    It is marked `-dirty` if files of the project that git knows were changed, but for results that a measurement has
+    written there. A file that git does not know, such as an installed one in an environment that lies in somebody's
+    repository, belongs to no commit.
     """
+    # A hook of git has variables of its own, which are about another repository.
+    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(file.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", str(file.parents[2]), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=around).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", file.name)
+        git("ls-files", "--error-unmatch", str(file))
         commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)benchmarks/results")
+        changed = git("diff", "--name-only", "HEAD", "--", ".", ":(exclude)benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}-dirty" if changed else commit

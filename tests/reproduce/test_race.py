@@ -111,7 +111,9 @@ def test_rows_of_one_race_take_the_place_of_its_earlier_ones(race):
 def test_turns_of_ours_without_the_other_do_not_count(race, tmp_path, monkeypatch):
     ours, slow, dying = entrants(race, tmp_path, ours=STEADY, slow=STEADY, dying=DYING)
     found = race.in_pairs(tmp_path, [ours, dying], [{}, {}], 6)
-    assert found["ours"]["times"] == [] and "reason" in found["dying"]
+    assert "reason" in found["ours"] and "reason" in found["dying"]
+    rows = list(race.meta_step_rows("MAML", race.SHAPES[0], [ours, dying], {}, found))
+    assert all("reason" in row for row in rows) and len(rows) == 2
     turns = race.take_turns
 
     def where_slow_is_slow(peers, pair, works, rounds):
@@ -121,6 +123,30 @@ def test_turns_of_ours_without_the_other_do_not_count(race, tmp_path, monkeypatc
     monkeypatch.setattr(race, "take_turns", where_slow_is_slow)
     found = race.in_pairs(tmp_path, [ours, slow], [{}, {}], 6)
     assert len(found["ours"]["times"]) == len(found["slow"]["times of ours"]) == len(found["slow"]["times"]) == race.FEW
+
+
+def test_heads_of_an_earlier_run_are_kept_where_they_were_judged_as_now(race):
+    before = {
+        "heads": [{"head": name, "device": "cpu"} for name in race.HEADS],
+        "embeddings": {},
+        "reference": race.REFERENCE,
+        "as accurate": race.AS_ACCURATE,
+    }
+    assert race.are_known(before) and not race.are_known({})
+    for name, other in (("reference", "LogisticRegression"), ("as accurate", 0.01), ("embeddings", None)):
+        assert not race.are_known({**before, name: other})
+    assert not race.are_known({**before, "heads": before["heads"][1:]})
+
+
+def test_each_compiles_its_own(race, tmp_path):
+    script = "serve(lambda work: (lambda: None, lambda result: {}), {'cache': os.environ['TORCHINDUCTOR_CACHE_DIR']})"
+    (tmp_path / "peer.py").write_text(f"{BEGINNING}{script}\n")
+    peer = race.Entrant("peer", "torch", "peer.py")
+    caches = set()
+    for _ in range(2):
+        with race.started(sys.executable, peer, {}) as (about, _):
+            caches.add(about["versions"]["cache"])
+    assert len(caches) == 2 and not any(Path(cache).exists() for cache in caches)
 
 
 def test_one_that_is_slow_takes_few_turns(race, tmp_path, monkeypatch):
