@@ -461,14 +461,14 @@ PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since 
 is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by task in both.
 "First" is the time to the first result, with all compilation, and memory by how much a process itself grew at most
 until then. Beside entrants that take more than 7 GB our own MAML was slower than beside the others, for a reason that
-we do not know: what such a row says of the ratio is less sure than its quartiles tell. Ratios of entrants with few
-turns are not sure either. Heads are fitted to embeddings of norm one of a network that was trained with plain
-supervision on the training classes; time is for fitting and predicting one task, all heads taking turns; what is
-chosen was best on tasks of the validation classes, of as many numbers for each head, and choosing it is not timed,
-while the heads with CV in their names choose within their time; the reference is logistic regression with the chosen
-penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV` takes its default horizon, with
-a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS` repeats it, with a folder for
-the environments of the others."""
+we do not know; each alone, the entrant that takes the tasks one by one is nearer to ours (decision 0030). Ratios of
+entrants with few turns are not sure either. Heads are fitted to embeddings of norm one of a network that was trained
+with plain supervision on the training classes; time is for fitting and predicting one task, all heads taking turns;
+what is chosen was best on tasks of the validation classes, of as many numbers for each head, and choosing it is not
+timed, while the heads with CV in their names choose within their time; the reference is logistic regression with the
+chosen penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV` takes its default
+horizon, with a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS` repeats it, with
+a folder for the environments of the others."""
 
 
 def tables_of_accuracy():
