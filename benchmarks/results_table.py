@@ -347,7 +347,7 @@ def race():
         body = [head(row, content["reference"]) for row in content["heads"] if row["shots"] == shots]
         title = f"Heads on frozen embeddings, 5-way {shots}-shot"
         tables.append(markdown((title, [HEAD, *body])))
-    return "\n\n".join([RACE, *tables, f"{race_note(content)}"])
+    return "\n\n".join([RACE, *tables, race_note(content)])
 
 
 def race_note(content):

@@ -14,7 +14,7 @@ from comln.backbones.layers import convolve, convolve_by_patches
 from comln.episode import Episode, Examples
 from comln.episodic import meta_loss
 from comln.learners import ANIL, COMLN, MAML
-from comln.reproduce.measure import environment
+from comln.reproduce.measure import COMMIT
 
 
 def learner_of(work, arrays):
@@ -74,4 +74,4 @@ def begin(work):
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        serve(begin, {"comln": environment()["commit"], "jax": jax.__version__})
+        serve(begin, {"comln": COMMIT, "jax": jax.__version__})

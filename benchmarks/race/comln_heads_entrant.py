@@ -11,7 +11,7 @@ from heads import begin_with  # pyright: ignore[reportMissingImports]  # beside 
 
 from comln import GradientFlowClassifier, GradientFlowClassifierCV, gradient_flow
 from comln.heads import ridge, svm
-from comln.reproduce.measure import environment
+from comln.reproduce.measure import COMMIT
 
 
 def _weights_by_flow(support, targets, choice):
@@ -62,4 +62,4 @@ def entrant(name, shots):
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        serve(begin_with(entrant), {"comln": environment()["commit"], "jax": jax.__version__})
+        serve(begin_with(entrant), {"comln": COMMIT, "jax": jax.__version__})

@@ -17,13 +17,19 @@ BABBLING = "print('not JSON', flush=True); time.sleep(60)"
 SILENT = "sys.exit('No module named torch')"
 
 
-@pytest.fixture
-def race(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("race", FOLDER / "race.py")
+def loaded(monkeypatch, path):
+    """Return a script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "race", module)
+    monkeypatch.setitem(sys.modules, path.stem, module)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def race(monkeypatch, tmp_path):
+    module = loaded(monkeypatch, FOLDER / "race.py")
     monkeypatch.setattr(module, "HERE", tmp_path)
     return module
 
@@ -161,6 +167,20 @@ def test_heads_without_the_reference_are_told_without_a_ratio(race):
     rows = {row["head"]: row for row in race.head_rows(1, found)}
     assert rows[race.REFERENCE]["reason"] == "killed" and "times of the reference" not in rows["LogisticRegression"]
     assert rows["GradientFlowClassifier"]["fastest peer as accurate"]["times of it"] == 1.0
+
+
+def test_rows_of_other_versions_and_races_without_heads_are_told(monkeypatch):
+    """The page is written also of a race that was run in parts."""
+    pages = loaded(monkeypatch, FOLDER.parent / "results_table.py")
+    content = pages.committed("race")
+    ours = next(row for row in content["meta-steps"] if "comln" in row["versions"])
+    older = {**ours, "versions": {"comln": "0123456789ab", "jax": "0.0.1"}, "commit": "ba9876543210", "device": "B 200"}
+    content |= {"meta-steps": [older, *content["meta-steps"]], "heads": [], "embeddings": None}
+    monkeypatch.setattr(pages, "committed", lambda target: content)
+    text = pages.race()
+    for words in ("jax 0.0.1, jax ", "0123456789ab", "ba9876543210", ours["commit"], "B 200", ours["processor"]):
+        assert words in text.splitlines()[-1]
+    assert "Heads on frozen embeddings," not in text and "equally accurate unless" not in text
 
 
 def test_a_race_that_there_is_not_is_told(race, monkeypatch, tmp_path):
