@@ -4,7 +4,7 @@ Each method is trained with each of its settings in `comln.reproduce.unit_norm_s
 budget trains it, with the first seed alone, and tested on tasks of the validation classes. The table's numbers are of
 other classes. Of settings that are equally good, the first is chosen.
 
-Run:     python benchmarks/unit_norm_settings.py PARTS    PARTS: a folder for what is computed once; about 25 minutes on
+Run:     python benchmarks/unit_norm_settings.py PARTS    PARTS: a folder for what is computed once; about 35 minutes on
                                                           two cores
 Writes:  benchmarks/results/unit_norm_settings.json; prints what `CHOSEN` has to be
 """
