@@ -8,7 +8,7 @@ supervision on the training classes; where a number must be chosen, tasks of the
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
                                                          made where they are missing; an hour and a half on two cores
-                                                         (most of it PyTorch's compiler)
+                                                         (two fifths of it PyTorch's compiler)
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
          python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their name, anew; heads are one
 Writes:  benchmarks/results/race.json
