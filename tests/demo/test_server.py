@@ -16,7 +16,7 @@ from PIL import Image
 
 from comln.backbones import Normalisation
 from comln.data.own_pictures import OwnPictures
-from comln.demo.server import LARGEST_PICTURE, PAGE, DemoServer, Handler
+from comln.demo.server import LARGEST_PICTURE, MOST_CONNECTIONS, PAGE, DemoServer, Handler
 from comln.episode import Examples
 from comln.recipes.experiment import GlyphsData
 from comln.recipes.learners import ProtoNetConfig
@@ -182,12 +182,12 @@ def test_a_connection_for_which_there_is_no_thread_takes_no_place(server, monkey
     def fail(self):
         raise RuntimeError("can't start new thread")
 
-    before = server.free._value
+    nobody_waits(server)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
             ask(server, "GET", "/")
-    soon(lambda: server.free._value == before)
+    nobody_waits(server)
     assert "can't start new thread" in capfd.readouterr().err and ask(server, "GET", "/")[0] == 200
 
 
@@ -323,22 +323,17 @@ def test_other_learners_are_refused_in_one_line():
 
 
 def test_a_client_that_goes_away_is_not_worth_a_line(server, capfd):
+    nobody_waits(server)
     connection = socket.create_connection(("127.0.0.1", server.server_port))
     connection.sendall(b"GET / HT")
-    before = answering()
+    soon(lambda: server.free._value == MOST_CONNECTIONS - 1)
     # Closed so, it is reset instead of ended.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
-    for thread in before:
-        thread.join(60)
-    assert before and capfd.readouterr().err == ""
+    nobody_waits(server)
+    assert capfd.readouterr().err == ""
 
 
-def answering() -> list[threading.Thread]:
-    """Return the threads that answer requests, of which there is one at the least."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if found := [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]:
-            return found
-        time.sleep(0.01)
-    return []
+def nobody_waits(server: DemoServer) -> None:
+    """Wait until every connection has been answered and has given its place back, which is the last that it does."""
+    soon(lambda: server.free._value == MOST_CONNECTIONS)
