@@ -341,8 +341,8 @@ def race():
     rows = content["meta-steps"]
     tables = []
     for shape, name in dict.fromkeys((row["shape"], row["race"]) for row in rows):
-        body = [meta_step(row) for row in rows if (row["shape"], row["race"]) == (shape, name)]
-        tables.append(markdown((f"{name}: {shape}", [META_STEP, *body])))
+        of_one = [row for row in rows if (row["shape"], row["race"]) == (shape, name)]
+        tables.append(markdown((f"{name}: {shape}", meta_steps(of_one))))
     for shots in dict.fromkeys(row["shots"] for row in content["heads"]):
         body = [head(row, content["reference"]) for row in content["heads"] if row["shots"] == shots]
         title = f"Heads on frozen embeddings, 5-way {shots}-shot"
@@ -376,6 +376,17 @@ def embeddings_note(content):
     )
 
 
+def meta_steps(rows):
+    """Return the cells of one race at one shape, with what each took alone where that was measured."""
+    measured = any("alone" in row for row in rows)
+    place = 1 + META_STEP.index("times ours, quartiles")
+    table = [META_STEP, *(meta_step(row) for row in rows)]
+    if not measured:
+        return table
+    added = [ALONE, *(alone(row) for row in rows)]
+    return [[*cells[:place], *more, *cells[place:]] for cells, more in zip(table, added, strict=True)]
+
+
 def meta_step(row):
     """Return one entrant's cells of `META_STEP`."""
     if "reason" in row:
@@ -396,6 +407,20 @@ def meta_step(row):
     ]
 
 
+def alone(row):
+    """Return the cells of what an entrant and ours took alone."""
+    measured = row.get("alone")
+    if measured is None:
+        return ["", "", ""]
+    if "reason" in measured:
+        return [measured["reason"], "", ""]
+    both = (measured, measured["ours"])
+    return [
+        *("{:,.0f} [{:,.0f}, {:,.0f}]".format(x["median_ms"], *x["quartiles_ms"]) for x in both),
+        f"{measured['times ours']:.3g}",
+    ]
+
+
 META_STEP = [
     "entrant",
     "ms",
@@ -407,6 +432,9 @@ META_STEP = [
     "loss",
     "gradient's distance",
 ]
+
+
+ALONE = ["alone, ms, quartiles", "ours alone, ms, quartiles", "alone, times ours"]
 
 
 def with_quartiles(median, quartiles):
@@ -451,24 +479,25 @@ RACE = """\
 ## A race against what people use today
 
 The same tasks and weights in other libraries, each in a process with an environment of its own. A meta-step is the
-meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours, the first of each table, and each other
-entrant take turns, and a ratio is of turns beside each other: "ours beside it" is what ours took in these, and the
-first row has all turns of ours. MAML's and ANIL's entrants compute the same, as the losses and the distance of the
-gradients from the first entrant's show, relative and in double precision (compiled entrants are the same code, and
-not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as their losses
-and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1000 steps, and what is left of
-PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll them. ANIL
-is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by task in both.
-"First" is the time to the first result, with all compilation, and memory by how much a process itself grew at most
-until then. Beside entrants that take more than 7 GB our own MAML was slower than beside the others, for a reason that
-we do not know; each alone, the entrant that takes the tasks one by one is nearer to ours (decision 0030). Ratios of
-entrants with few turns are not sure either. Heads are fitted to embeddings of norm one of a network that was trained
-with plain supervision on the training classes; time is for fitting and predicting one task, all heads taking turns;
-what is chosen was best on tasks of the validation classes, of as many numbers for each head, and choosing it is not
-timed, while the heads with CV in their names choose within their time; the reference is logistic regression with the
-chosen penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV` takes its default
-horizon, with a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS` repeats it, with
-a folder for the environments of the others."""
+meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours, the first of each table, and each
+other entrant take turns, and a ratio is of turns beside each other: "ours beside it" is what ours took in these,
+and the first row has all turns of ours. MAML's and ANIL's entrants compute the same, as the losses and the distance
+of the gradients from the first entrant's show, relative and in double precision (compiled entrants are the same
+code, and not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as
+their losses and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1000 steps, and what is
+left of PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll
+them. ANIL is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by
+task in both. "First" is the time to the first result, with all compilation, and memory by how much a process itself
+grew at most until then. Two programs may hinder each other: beside entrants that take more than 7 GB our own MAML
+was slower than beside the others, for a reason that we do not know. So where a table says "alone", each took half
+as many turns by itself too, ours in a new process right after the other's had ended; that ratio is of the medians.
+Ratios of entrants with few turns are not sure. Heads are fitted to embeddings of norm one of a network that was
+trained with plain supervision on the training classes; time is for fitting and predicting one task, all heads
+taking turns; what is chosen was best on tasks of the validation classes, of as many numbers for each head, and
+choosing it is not timed, while the heads with CV in their names choose within their time; the reference is logistic
+regression with the chosen penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV`
+takes its default horizon, with a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py
+PEERS` repeats it, with a folder for the environments of the others."""
 
 
 def tables_of_accuracy():

@@ -18,7 +18,7 @@ import numpy as np
 
 from comln import CrossEntropy, gradient_flow
 from comln.flow import head_solve
-from comln.flow.adaptive import WORTH_SWITCHING
+from comln.flow.lane_steps import WORTH_SWITCHING
 from comln.reproduce.measure import environment, interleaved
 
 TASKS = 8

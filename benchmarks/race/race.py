@@ -2,9 +2,10 @@
 
 Every entrant is a process of its own, with the interpreter of its own virtual environment, and entrants take turns, so
 that a ratio is not that of two moments: heads all of them, meta-steps ours and each other one, since more would not fit
-into the memory together. A meta-step is the meta-gradient of a batch of tasks; that MAML's and ANIL's compute the same
-is shown by their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
-supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
+into the memory together. As two programs may hinder each other, each of the two then takes turns alone as well, half as
+many. A meta-step is the meta-gradient of a batch of tasks; that MAML's and ANIL's compute the same is shown by their
+losses and gradients. Heads are fitted to embeddings of a network that was trained with plain supervision on the
+training classes; where a number must be chosen, tasks of the validation classes choose it.
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
                                                          made where they are missing; an hour and a half on two cores
@@ -244,45 +245,76 @@ class Failed(RuntimeError):
     """An entrant could not take part."""
 
 
-def take_turns(peers, entrants, works, rounds):
-    """Return, by name, what each entrant said of its first turn and the times of its others, or why it has none.
+def entered(stacks, peers, entrants, works):
+    """Start entrants, each on a stack that ends it; return what each says of its first turn, and calls of other turns.
 
-    One that fails in a later turn has none, and the others go on.
+    One that cannot take part says why, and has no call.
     """
-    found, failed = {}, set()
-    with ExitStack() as stack:
-        calls = {}
-        for entrant, work in zip(entrants, works, strict=True):
-            python, reason = interpreter(peers, entrant.peer) if entrant.peer else (sys.executable, "")
-            print(f"  {entrant.name} ...", flush=True)
-            try:
-                if reason:
-                    raise Failed(reason)
-                about, call = stack.enter_context(started(python, entrant, work))
-            except Failed as error:
-                found[entrant.name] = {"reason": str(error)}
+    said, calls = {}, {}
+    for stack, entrant, work in zip(stacks, entrants, works, strict=True):
+        print(f"  {entrant.name} ...", flush=True)
+        python, reason = interpreter(peers, entrant.peer) if entrant.peer else (sys.executable, "")
+        try:
+            if reason:
+                raise Failed(reason)
+            said[entrant.name], calls[entrant.name] = stack.enter_context(started(python, entrant, work))
+        except Failed as error:
+            said[entrant.name] = {"reason": str(error)}
+    return said, calls
+
+
+def turns_of(calls, rounds):
+    """Return, by name, the times of entrants that take turns, or why one failed; the others go on then."""
+    found = {name: {"times": []} for name in calls}
+    for turn in range(rounds):
+        for name, call in calls.items():
+            times = found[name].get("times")
+            # What is slow takes few turns.
+            if times is None or (turn >= FEW and np.median(times[:FEW]) >= SLOW_S):
                 continue
-            found[entrant.name], calls[entrant.name] = {**about, "times": []}, call
-        for turn in range(rounds):
-            for name, call in calls.items():
-                if turn < FEW or np.median(found[name]["times"][:FEW]) < SLOW_S:
-                    try:
-                        found[name]["times"].append(call())
-                    except Failed as error:
-                        found[name] = {"reason": str(error)}
-                        failed.add(name)
-            calls = {name: call for name, call in calls.items() if name not in failed}
+            try:
+                times.append(call())
+            except Failed as error:
+                found[name] = {"reason": str(error)}
     return found
+
+
+def told(said, times):
+    """Return, by name, what each entrant said with the times of its turns, or why it has none."""
+    return {name: of_it if "reason" in (of_it := times.get(name, {})) else said[name] | of_it for name in said}
+
+
+def take_turns(peers, entrants, works, rounds):
+    """Return, by name, what each entrant said of its first turn and the times of its others, or why it has none."""
+    with ExitStack() as stack:
+        said, calls = entered([stack] * len(entrants), peers, entrants, works)
+        return told(said, turns_of(calls, rounds))
+
+
+def beside_and_alone(peers, entrants, works, rounds):
+    """Return what `take_turns` does of two entrants, and by name what half as many turns of each alone came to.
+
+    The second takes them when the process of the first has ended, and the first then, in a new process.
+    """
+    (first, second), few = entrants, -(-rounds // 2)
+    with ExitStack() as of_second:
+        with ExitStack() as of_first:
+            said, calls = entered([of_first, of_second], peers, entrants, works)
+            beside = turns_of(calls, rounds)
+        if "times" not in beside.get(second.name, {}):
+            return told(said, beside), {}
+        alone = turns_of({second.name: calls[second.name]}, few)
+    return told(said, beside), alone | take_turns(peers, [first], works[:1], few)
 
 
 def in_pairs(peers, entrants, works, rounds):
     """Return what `take_turns` does, of the first entrant with each other one, with the first's times beside theirs.
 
-    Only turns in which both were there count.
+    Only turns in which both were there count. With each other one are also its times alone, and the first's.
     """
     found, ours = {}, entrants[0].name
     for entrant, work in zip(entrants[1:], works[1:], strict=True):
-        pair = take_turns(peers, [entrants[0], entrant], [works[0], work], rounds)
+        pair, alone = beside_and_alone(peers, [entrants[0], entrant], [works[0], work], rounds)
         if "reason" in pair[ours]:
             failed = pair[ours]["reason"]
             found[entrant.name] = {"reason": f"{ours} failed beside it: {failed}"}
@@ -290,6 +322,8 @@ def in_pairs(peers, entrants, works, rounds):
         beside = pair[ours]["times"][: len(pair[entrant.name].get("times", []))]
         found.setdefault(ours, {**pair[ours], "times": []})["times"] += beside
         found[entrant.name] = pair[entrant.name] | {"times of ours": beside}
+        if alone:
+            found[entrant.name] |= {"alone": alone[entrant.name], "ours alone": alone[ours]}
     if not found.get(ours, {}).get("times"):
         found[ours] = {"reason": "it never took turns with another"}
     return found
@@ -413,12 +447,22 @@ def meta_step_rows(race, shape, entrants, gaps, found):
             "ours beside it": times_of(answer["times of ours"]) if "times of ours" in answer else None,
             "times ours": times_ours,
             "times ours, quartiles": quartiles,
+            **({"alone": each_alone(answer["alone"], answer["ours alone"])} if "alone" in answer else {}),
             "first_s": round(answer["first_s"], 1),
             "peak_bytes": answer["peak_bytes"],
             "loss": answer["loss"],
             "accuracy": float(np.mean(answer["accuracies"])),
             "versions": answer["versions"],
         }
+
+
+def each_alone(other, ours):
+    """Return the times of an entrant alone and those of ours, with the ratio of the medians, or why there are none."""
+    for name, times in (("it", other), ("ours", ours)):
+        if "reason" in times:
+            return {"reason": f"{name} failed alone: {times['reason']}"}
+    times, times_ours = times_of(other["times"]), times_of(ours["times"])
+    return {**times, "ours": times_ours, "times ours": float(f"{times['median_ms'] / times_ours['median_ms']:.3g}")}
 
 
 def embedded_tasks(splits, shots, count):

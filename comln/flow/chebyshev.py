@@ -9,8 +9,8 @@ $w_0 = 1 + \epsilon/s^2$, $w_1 = T_s'(w_0)/T_s''(w_0)$ and $b_j = T_j''(w_0)/T_j
 $$ Y_j = (1 - \mu_j - \nu_j)\,y + \mu_j Y_{j-1} + \nu_j Y_{j-2} + \tilde\mu_j h f(Y_{j-1}) + \tilde\gamma_j h f(y). $$
 
 Between the ends of a step the state is the cubic through both that has their rates. $\rho$ is estimated by the power
-method, one product with the Hessian a step. Nothing is kept, and there is no backward sweep; `comln.flow.adaptive` has
-one.
+method, one product with the Hessian a step. Nothing is kept, and there is no backward sweep; `comln.flow.kept_steps`
+has one.
 """
 
 __all__ = ["Ending", "follow_visiting"]

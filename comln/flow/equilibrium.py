@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comln.flow.adaptive import FINISHED, OUT_OF_STEPS, add_lanes_by_vmap
+from comln.flow.add_lanes import add_lanes_by_vmap
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.highest_precision import at_highest_precision
+from comln.flow.lane_steps import FINISHED, OUT_OF_STEPS
 from comln.typing import Array, Bool, Float, Int
 
 NO_LIMIT = 5
-"""How a lane ends whose flow goes on for ever; the other codes are those of `comln.flow.adaptive`."""
+"""How a lane ends whose flow goes on for ever; the other codes are those of `comln.flow.lane_steps`."""
 
 MOST_STEPS = 200
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from comln.flow.adaptive import FINISHED, Knots, follow, follow_keeping_knots
+from comln.flow.adaptive import Knots, follow, follow_keeping_knots
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.head_solve import clocked, settling_time, system_of
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import Euler, FlowInfo, FlowResult, Integrator
+from comln.flow.lane_steps import FINISHED
 from comln.flow.linear_flow import follow_linear_flow
 from comln.flow.meta_gradients.base import FlowProblem, squared_norm
 from comln.flow.meta_gradients.span_adjoint import result_of

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from comln.flow.adaptive import FINISHED, WORTH_SWITCHING, System, follow
+from comln.flow.adaptive import follow
 from comln.flow.equilibrium import come_to_rest
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.integrator import Dopri5, Euler, Integrator, Rodas4, Tsit5
+from comln.flow.lane_steps import FINISHED, WORTH_SWITCHING, System
 from comln.flow.linear_flow import follow_linear_flow
 from comln.flow.step_rules import DORMAND_PRINCE, EULER, RODAS, TSITOURAS
 from comln.losses import SquaredError

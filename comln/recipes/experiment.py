@@ -18,7 +18,8 @@ from comln.data.source import Split
 from comln.learners import AbstractLearner
 from comln.optimiser import SGD, Adam, StepwiseAdam
 from comln.recipes.backbones import BackboneConfig, Conv4Config
-from comln.recipes.learners import COMLNConfig, LearnerConfig, Setting
+from comln.recipes.learner_config import Setting
+from comln.recipes.learners import COMLNConfig, LearnerConfig
 
 
 @dataclass(frozen=True)

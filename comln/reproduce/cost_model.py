@@ -25,8 +25,8 @@ import abc
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from comln.flow.adaptive import ADAPTIVE_SLOTS, WORTH_SWITCHING
 from comln.flow.head_solve import worth_switching
+from comln.flow.lane_steps import ADAPTIVE_SLOTS, WORTH_SWITCHING
 
 BYTES = 4
 """Of a number in single precision."""

@@ -44,10 +44,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comln.flow.adaptive import System, follow_keeping_knots
+from comln.flow.adaptive import follow_keeping_knots
 from comln.flow.gradient_flow import gradient_flow
 from comln.flow.integrate import integrate
 from comln.flow.integrator import Integrator
+from comln.flow.lane_steps import System
 from comln.flow.meta_gradients import ForwardSensitivity, SpanAdjoint
 from comln.flow.meta_gradients.base import AbstractMetaGradient
 from comln.flow.step_rules import TSITOURAS

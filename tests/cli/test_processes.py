@@ -34,6 +34,7 @@ def processes(*commands: list[str], devices: int = 1):
     finally:
         for process in started:
             process.kill()
+            process.wait()
 
 
 def pair(out: Path, *words: str, second: list[str] | None = None) -> list[list[str]]:

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -126,9 +128,8 @@ def test_prefetch_raises_where_the_item_would_have_been():
 
 
 def test_closing_prefetch_early_ends_its_thread():
-    import threading
-
+    before = set(threading.enumerate())
     items = prefetch(lambda index: index, 0, 1_000_000)
     assert next(items) == 0
     items.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "comln-prefetch"]
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "comln-prefetch"]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from comln import CrossEntropy, ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
-from comln.flow import adaptive
 from comln.flow.integrator import Dopri5, Euler, FlowResult
 from tests.flow.problems import meta_gradients, query_loss, random_problem, relative_error, solve
 
@@ -181,7 +180,7 @@ def test_more_steps_than_are_kept_give_the_same_gradient():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [3, 16])
-def test_lanes_of_unlike_length_that_outgrow_the_store_give_the_same_gradients(slots, monkeypatch):
+def test_lanes_of_unlike_length_that_outgrow_the_store_give_the_same_gradients(slots, store_of):
     problems = [random_problem(seed, smoothing=0.1) for seed in range(4)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     horizons, masks = jnp.array([0.0, 0.5, 30.0, 45.3]), jnp.ones((4, 6)).at[1, 2].set(0.0).at[3, 0].set(2.5)
@@ -195,12 +194,10 @@ def test_lanes_of_unlike_length_that_outgrow_the_store_give_the_same_gradients(s
         gradient = jax.vmap(jax.grad(loss, argnums=(0, 2), has_aux=True))
         return jax.jit(gradient)(stacked.embeddings, stacked, horizons, masks)
 
-    monkeypatch.setattr(adaptive, "SLOTS", 4096)
+    store_of(SLOTS=4096)
     expected, steps = gradients()
     assert steps.tolist() == [0, 2, 100, 151]
-    monkeypatch.setattr(adaptive, "SLOTS", slots)
-    # What was compiled with the other store must not be used again.
-    jax.clear_caches()
+    store_of(SLOTS=slots)
     actual, _ = gradients()
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-13)

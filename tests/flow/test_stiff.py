@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from comln import ForwardSensitivity, Integrator, SpanAdjoint, gradient_flow
-from comln.flow import adaptive
 from comln.flow.integrator import FlowResult, Rodas4
+from comln.flow.lane_steps import ADAPTIVE_SLOTS
 from comln.flow.meta_gradients import FirstOrder, ImplicitDifferentiation
 from tests.flow.problems import Problem, meta_gradients, query_loss, random_problem, relative_error, solve
 
@@ -223,9 +223,8 @@ def test_float32_meta_gradients_at_default_tolerance_keep_four_digits(norm, hori
 
 
 @pytest.mark.slow
-def test_a_batch_that_needs_more_room_than_there_is_says_so_and_harms_no_lane_that_was_done(monkeypatch):
-    monkeypatch.setattr(adaptive, "ADAPTIVE_SLOTS", 80)
-    jax.clear_caches()
+def test_a_batch_that_needs_more_room_than_there_is_says_so_and_harms_no_lane_that_was_done(store_of):
+    store_of(ADAPTIVE_SLOTS=80)
     problems = [random_problem(norm=1e3), HARD["contradictory"]]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
 
@@ -237,8 +236,7 @@ def test_a_batch_that_needs_more_room_than_there_is_says_so_and_harms_no_lane_th
     together, info = jax.jit(gradient)(stacked, stacked.initial_weights, stacked.embeddings)
     assert [bool(x) for x in info.result == FlowResult.successful] == [True, False]
     assert [bool(x) for x in info.result == FlowResult.max_steps_reached] == [False, True]
-    monkeypatch.undo()
-    jax.clear_caches()
+    store_of(ADAPTIVE_SLOTS=ADAPTIVE_SLOTS)
     alone = meta_gradients(problems[0], 1e4, SpanAdjoint())
     for array, key in zip(together, NAMES, strict=False):
         np.testing.assert_allclose(array[0], alone[key], rtol=1e-7, atol=1e-12)

@@ -204,7 +204,7 @@ def test_the_page_stands_alone_and_the_numbers_come_back(tmp_path):
 def short(monkeypatch):
     """Measure few steps with a small network, and leave out a method. Nearly all of the time is compilation."""
     monkeypatch.setattr(efficiency, "ORDER", tuple(name for name in efficiency.ORDER if name != "checkpointed-anil"))
-    spending = Spending(Conv4Config(2), 28, (1, 1_000_000), (1, 1_000_000), 0.5, 0.01, 0.2, 10)
+    spending = Spending(Conv4Config(2), 28, (1, 1_000_000), (1, 1_000_000), 0.5, 0.01, 60.0, 10)
     monkeypatch.setitem(figure3.SPENDING, Budget.SMOKE, spending)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from comln.backbones import Identity
 from comln.cli import main
-from comln.flow.adaptive import ADAPTIVE_SLOTS
+from comln.flow.lane_steps import ADAPTIVE_SLOTS
 from comln.learners import IMAML
 from comln.learners.imaml import ConjugateGradients
 from comln.recipes.backbones import Conv4Config

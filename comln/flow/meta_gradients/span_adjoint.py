@@ -20,12 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from comln.flow.adaptive import FINISHED, OUT_OF_STEPS
 from comln.flow.equilibrium import NO_LIMIT
 from comln.flow.head_flow import HeadFlow, HeadParameters
 from comln.flow.head_solve import solve_head_flow
 from comln.flow.highest_precision import at_highest_precision
 from comln.flow.integrator import FlowInfo, FlowResult, Integrator
+from comln.flow.lane_steps import FINISHED, OUT_OF_STEPS
 from comln.flow.meta_gradients.base import AbstractMetaGradient, FlowProblem, squared_norm
 from comln.flow.one_task_at_a_time import one_task_at_a_time
 from comln.flow.span_coordinates import logit_unit, weights_from_coefficients
