@@ -13,8 +13,6 @@ import pytest
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: figures are drawn without a display
 
-MOST_MAPS = 20_000
-
 # Compilation happens inside the first example, so that a time limit per example means nothing. Fixed examples in CI.
 hypothesis.settings.register_profile("comln", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("comln")
@@ -47,11 +45,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _room_for_programs() -> Iterator[None]:
-    """Let compiled programs go before Linux ends the process, which may hold 65,530 maps, of which each takes a few."""
+    """Let compiled programs go before Linux ends the process."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
-        jax.clear_caches()
+    from comln.reproduce.programs import forget_programs_if_many  # not before the import hook is there
+
+    forget_programs_if_many()
 
 
 @pytest.fixture(autouse=True)

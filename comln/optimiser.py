@@ -41,19 +41,8 @@ class Adam:
             raise ValueError(f"The warm-up is a share of the steps, at least 0 and below 1, got {self.warmup}.")
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
-        """Return the transformation for a run of `steps` steps."""
-
-        def schedule(peak: float) -> optax.Schedule:
-            rise = max(1, round(self.warmup * steps))
-            return optax.warmup_cosine_decay_schedule(0.0, peak, rise, max(steps, rise + 1))
-
-        network = optax.chain(
-            optax.clip_by_global_norm(self.clip),
-            optax.adamw(schedule(self.learning_rate), weight_decay=self.weight_decay),
-        )
-        scale = optax.adam(schedule(self.learning_rate))
-        horizon = optax.adam(schedule(self.horizon_learning_rate))
-        return _by_group(learner, network, scale, horizon)
+        """Return the transformation for a run of `steps` steps; the same one for learners of the same structure."""
+        return _adam(self, steps, *_groups(learner))
 
 
 @dataclass(frozen=True)
@@ -78,13 +67,8 @@ class SGD:
             _check_rate(name, getattr(self, name))
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
-        """Return the transformation for a run of `steps` steps."""
-        rates = [self.learning_rate * factor for factor in (1.0, *self.falls)]
-        drops = [round(steps * epoch / 60) for epoch in (19, 39, 49)]
-        schedule = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], drops)
-        momentum = optax.sgd(schedule, momentum=self.momentum, nesterov=True)
-        network = optax.chain(optax.add_decayed_weights(self.weight_decay), momentum)
-        return _by_group(learner, network, momentum, momentum)
+        """Return the transformation for a run of `steps` steps; the same one for learners of the same structure."""
+        return _sgd(self, steps, *_groups(learner))
 
 
 @dataclass(frozen=True)
@@ -118,13 +102,58 @@ class StepwiseAdam:
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
         """Return the transformation, which is the same for a run of any number of `steps`."""
-        schedule = optax.exponential_decay(self.learning_rate, self.decay_every, self.decay, staircase=True)
-        parts: list[optax.GradientTransformation] = [optax.adam(schedule, eps=self.epsilon)]
-        if self.clip_arrays is not None:
-            parts.insert(0, optax.stateless(functools.partial(_shorten, longest=self.clip_arrays)))
-        if self.clip_numbers is not None:
-            parts.insert(0, optax.clip(self.clip_numbers))
-        return optax.chain(*parts)
+        return _stepwise_adam(self)
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"The optimiser's {name} must be at least 0 and finite, got {value}.")
+
+
+def _groups(learner: AbstractLearner) -> tuple[tuple[ParameterGroup, ...], Any]:
+    """Return the group of each meta-parameter, and the structure that they have."""
+    labels, structure = jax.tree.flatten(learner.parameter_groups())
+    return tuple(labels), structure
+
+
+# A program is compiled for one transformation. Those that are alike are one and the same, so that trainings that differ
+# in numbers alone, as in their seeds, share it.
+
+
+@functools.lru_cache(maxsize=64)
+def _adam(settings: Adam, steps: int, labels: tuple[ParameterGroup, ...], structure: Any) -> Any:
+    def schedule(peak: float) -> optax.Schedule:
+        rise = max(1, round(settings.warmup * steps))
+        return optax.warmup_cosine_decay_schedule(0.0, peak, rise, max(steps, rise + 1))
+
+    network = optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.adamw(schedule(settings.learning_rate), weight_decay=settings.weight_decay),
+    )
+    scale = optax.adam(schedule(settings.learning_rate))
+    horizon = optax.adam(schedule(settings.horizon_learning_rate))
+    return _by_group(labels, structure, network, scale, horizon)
+
+
+@functools.lru_cache(maxsize=64)
+def _sgd(settings: SGD, steps: int, labels: tuple[ParameterGroup, ...], structure: Any) -> Any:
+    rates = [settings.learning_rate * factor for factor in (1.0, *settings.falls)]
+    drops = [round(steps * epoch / 60) for epoch in (19, 39, 49)]
+    schedule = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], drops)
+    momentum = optax.sgd(schedule, momentum=settings.momentum, nesterov=True)
+    network = optax.chain(optax.add_decayed_weights(settings.weight_decay), momentum)
+    return _by_group(labels, structure, network, momentum, momentum)
+
+
+@functools.lru_cache(maxsize=64)
+def _stepwise_adam(settings: StepwiseAdam) -> Any:
+    schedule = optax.exponential_decay(settings.learning_rate, settings.decay_every, settings.decay, staircase=True)
+    parts: list[optax.GradientTransformation] = [optax.adam(schedule, eps=settings.epsilon)]
+    if settings.clip_arrays is not None:
+        parts.insert(0, optax.stateless(functools.partial(_shorten, longest=settings.clip_arrays)))
+    if settings.clip_numbers is not None:
+        parts.insert(0, optax.clip(settings.clip_numbers))
+    return optax.chain(*parts)
 
 
 def _shorten(gradient: Any, _: Any, longest: float) -> Any:
@@ -134,13 +163,9 @@ def _shorten(gradient: Any, _: Any, longest: float) -> Any:
     return jax.tree.map(shorten, gradient)
 
 
-def _check_rate(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"The optimiser's {name} must be at least 0 and finite, got {value}.")
-
-
 def _by_group(
-    learner: AbstractLearner,
+    labels: tuple[ParameterGroup, ...],
+    structure: Any,
     network: optax.GradientTransformation,
     scale: optax.GradientTransformation,
     horizon: optax.GradientTransformation,
@@ -150,4 +175,4 @@ def _by_group(
         ParameterGroup.SCALE: scale,
         ParameterGroup.HORIZON: horizon,
     }
-    return optax.partition(groups, learner.parameter_groups())
+    return optax.partition(groups, jax.tree.unflatten(structure, labels))

@@ -118,3 +118,14 @@ def test_groups_of_adam_have_their_own_rates_and_step_sizes_do_not_decay():
 def test_senseless_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("settings", [Adam(), SGD(), StepwiseAdam()])
+def test_learners_that_differ_in_numbers_alone_have_one_transformation_and_so_one_program(settings):
+    other = COMLN.init(Identity(2), 2, jax.random.key(7), initial_horizon=3.0)
+    built = settings.build(LEARNER, 60)
+    assert settings.build(other, 60) is built
+    assert type(settings)(learning_rate=0.017).build(LEARNER, 60) is not built
+    if not isinstance(settings, StepwiseAdam):
+        assert settings.build(LEARNER, 61) is not built
+        assert settings.build(MetaSGD.init(Identity(2), 2, jax.random.key(0)), 60) is not built

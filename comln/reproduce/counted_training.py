@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import optax
 
 from comln.backbones import Normalisation
 from comln.data.sampling import EpisodeShape, Sampler
@@ -113,7 +112,6 @@ def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_prog
     """Train and test each seed that is not there yet."""
     experiment = cell.experiment
     # One transformation for all seeds: programs are compiled for it.
-    optimiser = functools.cache(lambda: experiment.optimiser.build(_begin(cell, cell.seeds[0]), experiment.steps))
     runs = []
     for number, seed in enumerate(cell.seeds):
         configuration = {
@@ -129,10 +127,7 @@ def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_prog
         part = work.kept(
             f"{cell.name}-seed{seed}",
             configuration,
-            functools.partial(
-                _train, work, cell, seed, splits, optimiser, configuration, _share(on_progress, number, cell)
-            ),
-            forget_programs=seed == cell.seeds[-1],
+            functools.partial(_train, work, cell, seed, splits, configuration, _share(on_progress, number, cell)),
         )
         runs.append(converter.structure(part, TrainedRun))
     return TrainedCell(cell, tuple(runs))
@@ -174,7 +169,6 @@ def _train(
     cell: Cell,
     seed: int,
     splits: Mapping[str, Split],
-    optimiser: Callable[[], optax.GradientTransformation],
     configuration: Mapping[str, Any],
     on_progress: Progress,
 ) -> dict[str, Any]:
@@ -184,7 +178,7 @@ def _train(
         if cell.experiment.validate_every:
             state = _train_in_folder(work, cell, seed, splits, configuration, lines, on_progress)
         else:
-            state = _train_at_once(cell, seed, splits, optimiser(), lines, on_progress)
+            state = _train_at_once(cell, seed, splits, lines, on_progress)
     except Divergence as error:
         return converter.unstructure(TrainedRun({}, {}, *_trace(lines), {}, _update_s(lines), str(error)))
     accuracies, failed = {}, {}
@@ -222,7 +216,6 @@ def _train_at_once(
     cell: Cell,
     seed: int,
     splits: Mapping[str, Split],
-    optimiser: optax.GradientTransformation,
     lines: list[dict[str, float | int]],
     on_progress: Progress,
 ) -> TrainState:
@@ -241,8 +234,10 @@ def _train_at_once(
             accuracy = _look(cell, state, look)
             lines.append({"step": step, "validation_accuracy": accuracy})
 
+    learner = _begin(cell, seed)
+    optimiser = experiment.optimiser.build(learner, experiment.steps)
     return meta_train(
-        start_training(_begin(cell, seed), optimiser),
+        start_training(learner, optimiser),
         optimiser,
         [Sampler(splits["train"], shape) for shape in experiment.train_shapes()],
         steps=experiment.steps,

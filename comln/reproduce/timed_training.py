@@ -60,7 +60,7 @@ def train_for(
     """
     on_progress("compiling")
     samplers = [Sampler(splits["train"], shape) for shape in experiment.train_shapes()]
-    step_s, memory = _try_updates(experiment, samplers, seed)
+    step_s, memory = _try_updates(experiment, samplers, seed, min(seconds, TRIAL_SECONDS))
     experiment = dataclasses.replace(experiment, steps=max(2, int(seconds / step_s)))
     learner = experiment.build(seed)
     optimiser = experiment.optimiser.build(learner, experiment.steps)
@@ -91,8 +91,11 @@ def train_for(
     return TrainedForTime(experiment, state, training_s, memory, evaluation, test_ms)
 
 
-def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int) -> tuple[float, int]:
-    """Return the seconds that an update takes with the making of its tasks, and its temporary memory."""
+def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int, seconds: float) -> tuple[float, int]:
+    """Return the seconds that an update takes with the making of its tasks, and its temporary memory.
+
+    - `seconds`: how long to try.
+    """
     learner = experiment.build(seed)
     optimiser = experiment.optimiser.build(learner, experiment.steps)
     state, key, count = start_training(learner, optimiser), jax.random.key(seed), experiment.tasks_per_step
@@ -114,7 +117,7 @@ def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int) -> 
         state, _, finite = programs[shape](state, batch, key, optimiser, split.augmentation, split.scaling)
         jax.block_until_ready(finite)
         spent.append(time.perf_counter() - began)
-        if len(spent) > TRIAL_STEPS[0] and sum(spent) > TRIAL_SECONDS:
+        if len(spent) > TRIAL_STEPS[0] and sum(spent) > seconds:
             break
     batches.close()
     return float(np.median(spent[1:])), memory

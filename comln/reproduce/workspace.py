@@ -3,7 +3,6 @@
 __all__ = ["Budget", "Workspace"]
 
 import enum
-import gc
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from comln.reproduce.measure import COMMIT, environment, numerics
 from comln.reproduce.page import as_json, write_files
+from comln.reproduce.programs import forget_programs_if_many
 
 
 class Budget(enum.StrEnum):
@@ -54,7 +52,6 @@ class Workspace:
         name: str,
         configuration: Mapping[str, Any],
         compute: Callable[[], Any],
-        forget_programs: bool = True,
     ) -> Any:
         """Return what `compute` returns: from the disk, if it was computed with this configuration before.
 
@@ -62,7 +59,6 @@ class Workspace:
           configuration, which may have taken days, stays.
         - `configuration`: all that determines the part, besides the device, the precision and the versions of
           libraries, which count too. It and what `compute` returns can be JSON.
-        - `forget_programs`: whether the next part has no use for what was compiled for this one.
         """
         # What comes from JSON has lists for tuples; so must what it is compared with.
         text = json.dumps({**configuration, "numerics": numerics()}, sort_keys=True)
@@ -75,11 +71,8 @@ class Workspace:
                 self.made_by(part["commit"])
                 return part["result"]
         part = {"configuration": wanted, "commit": self._commits[0], "result": compute()}
-        if forget_programs:
-            # A process may hold only so many compiled programs: their memory maps are counted by the operating system
-            # (65,530 on Linux).
-            jax.clear_caches()
-            gc.collect()
+        # The next part may have a use for what was compiled for this one.
+        forget_programs_if_many()
         self._write(file, part)
         return part["result"]
 
