@@ -18,7 +18,7 @@ THIN = ResNet12Config(widths=(4, 4, 8, 8))
 PAPER = ResNet12Config()
 
 SPENDING = {
-    Budget.SMOKE: Spending(THIN, 28, (1, 100), (1,), 2.0, 0.02, 0.5, 10),
+    Budget.SMOKE: Spending(THIN, 28, (1, 100), (1, 2), 2.0, 0.02, 0.5, 10),
     Budget.COMMITTED: Spending(PAPER, 84, POWERS, (1, 2, *POWERS[1:]), 40.0, 1.0, 3.0, 1000),
     Budget.FULL: Spending(PAPER, 84, HALF_POWERS, HALF_POWERS, 3600.0, 30.0, 30.0, 1000),
 }
