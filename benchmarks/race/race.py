@@ -11,7 +11,8 @@ Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the
                                                          made where they are missing; an hour and a half on two cores
                                                          (two fifths of it PyTorch's compiler)
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
-         python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their name, anew; heads are one
+         python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their titles, anew, which name the
+                                                         race and the shape; heads are one
 Writes:  benchmarks/results/race.json
 """
 
@@ -384,16 +385,21 @@ def gradient_gap(path, reference):
         )
 
 
+def title(race, shape):
+    """Return how a race at one shape is called."""
+    return f"{race}: {shape.name}"
+
+
 def race_meta_steps(peers, rounds, only, where):
-    """Yield the rows of each race that `only` is in the name of, at each shape."""
+    """Yield the rows of each race at each shape that `only` is in the title of."""
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             arrays = {**images_of(shape), **weights_of(shape)}
             for race, entrants in META_STEPS.items():
-                if only not in race:
+                if only not in title(race, shape):
                     continue
-                print(f"{shape.name}: {race}", flush=True)
+                print(title(race, shape), flush=True)
                 checked = [entrant for entrant in entrants if not entrant.work.get("compiled")]
                 doubles = works_of(folder, shape, checked, arrays, np.float64)
                 # One at a time: in double precision two of them may not fit into the memory.
@@ -554,7 +560,7 @@ def ratio(answer, other):
 
 
 HEADS_RACE = "heads"
-"""The name of the race between heads, for `--only`."""
+"""The title of the race between heads."""
 
 
 def main():
@@ -565,9 +571,10 @@ def main():
     short = "--short" in sys.argv[1:]
     only = next((word.removeprefix("--only=") for word in sys.argv[1:] if word.startswith("--only=")), "")
     path = HERE.parent / "results" / "race.json"
-    wanted = [race for race in (*META_STEPS, HEADS_RACE) if only in race]
+    titles = [*(title(race, shape) for shape in SHAPES for race in META_STEPS), HEADS_RACE]
+    wanted = [name for name in titles if only in name]
     if not wanted:
-        sys.exit(f"No race has {only!r} in its name. There are: {', '.join((*META_STEPS, HEADS_RACE))}.")
+        sys.exit(f"No race has {only!r} in its title. There are:\n" + "\n".join(titles))
     before = json.loads(path.read_text()) if path.exists() else {}
     peers = Path(words[0]).absolute()
     peers.mkdir(parents=True, exist_ok=True)

@@ -186,7 +186,7 @@ def test_rows_of_other_versions_and_races_without_heads_are_told(monkeypatch):
 
 def test_a_race_that_there_is_not_is_told(race, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), "--only=nothing"])
-    with pytest.raises(SystemExit, match="No race has 'nothing' in its name"):
+    with pytest.raises(SystemExit, match="No race has 'nothing' in its title"):
         race.main()
 
 
