@@ -350,6 +350,11 @@ def race():
     return "\n\n".join([RACE, *tables, race_note(content)])
 
 
+BY_THEMSELVES = """\
+Two programs may hinder each other. In the tables that say "alone", each entrant took up to half as many turns by itself
+too, when the process of ours had ended, and ours then in a new process; that ratio is of the medians. """
+
+
 def race_note(content):
     """Return versions, commits and machines of a race, each once, and who could not take part."""
     rows = [row for row in (*content["meta-steps"], *content["heads"]) if "versions" in row]
@@ -358,9 +363,10 @@ def race_note(content):
     commits = [row["commit"] for row in rows] + [number for library, number in numbers if library == "comln"]
     absent = "; ".join(f"{name}: {why}" for name, why in content["peers not raced"].items())
     machines = "; ".join(dict.fromkeys(machine(row) for row in rows))
+    by_themselves = BY_THEMSELVES if any("alone" in row for row in rows) else ""
     return (
-        f"{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: {absent}. Commit "
-        f"{', '.join(dict.fromkeys(commits))}. On {machines}."
+        f"{by_themselves}{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: {absent}. "
+        f"Commit {', '.join(dict.fromkeys(commits))}. On {machines}."
     )
 
 
@@ -479,25 +485,23 @@ RACE = """\
 ## A race against what people use today
 
 The same tasks and weights in other libraries, each in a process with an environment of its own. A meta-step is the
-meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours, the first of each table, and each
-other entrant take turns, and a ratio is of turns beside each other: "ours beside it" is what ours took in these,
-and the first row has all turns of ours. MAML's and ANIL's entrants compute the same, as the losses and the distance
-of the gradients from the first entrant's show, relative and in double precision (compiled entrants are the same
-code, and not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as
-their losses and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1000 steps, and what is
-left of PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll
-them. ANIL is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by
-task in both. "First" is the time to the first result, with all compilation, and memory by how much a process itself
-grew at most until then. Two programs may hinder each other: beside entrants that take more than 7 GB our own MAML
-was slower than beside the others, for a reason that we do not know. So where a table says "alone", each took half
-as many turns by itself too, ours in a new process right after the other's had ended; that ratio is of the medians.
-Ratios of entrants with few turns are not sure. Heads are fitted to embeddings of norm one of a network that was
-trained with plain supervision on the training classes; time is for fitting and predicting one task, all heads
-taking turns; what is chosen was best on tasks of the validation classes, of as many numbers for each head, and
-choosing it is not timed, while the heads with CV in their names choose within their time; the reference is logistic
-regression with the chosen penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV`
-takes its default horizon, with a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py
-PEERS` repeats it, with a folder for the environments of the others."""
+meta-gradient of a batch of 5-way 5-shot tasks with 15 queries a class; ours, the first of each table, and each other
+entrant take turns, and a ratio is of turns beside each other: "ours beside it" is what ours took in these, and the
+first row has all turns of ours. MAML's and ANIL's entrants compute the same, as the losses and the distance of the
+gradients from the first entrant's show, relative and in double precision (compiled entrants are the same code, and
+not compared again). In the last race the flow and 1000 steps are two methods, so near to each other as their losses
+and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1000 steps, and what is left of
+PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll them. ANIL
+is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by task in both.
+"First" is the time to the first result, with all compilation, and memory by how much a process itself grew at most
+until then. Beside entrants that take more than 7 GB our own MAML was slower than beside the others, for a reason that
+we do not know (decision 0030 has two of them alone). Ratios of entrants with few turns are not sure. Heads are fitted
+to embeddings of norm one of a network that was trained with plain supervision on the training classes; time is for
+fitting and predicting one task, all heads taking turns; what is chosen was best on tasks of the validation classes,
+of as many numbers for each head, and choosing it is not timed, while the heads with CV in their names choose within
+their time; the reference is logistic regression with the chosen penalty. With one example a class nothing can be held
+out: `GradientFlowClassifierCV` takes its default horizon, with a warning, where `LogisticRegressionCV` refuses.
+`python benchmarks/race/race.py PEERS` repeats it, with a folder for the environments of the others."""
 
 
 def tables_of_accuracy():

@@ -35,14 +35,13 @@ class Adam:
     """largest norm of the network's gradient; longer ones are shortened to it"""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "horizon_learning_rate", "weight_decay", "clip"):
-            _check_rate(name, getattr(self, name))
+        _check_rates(self, "learning_rate", "horizon_learning_rate", "weight_decay", "clip")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"The warm-up is a share of the steps, at least 0 and below 1, got {self.warmup}.")
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
-        """Return the transformation for a run of `steps` steps; the same one for learners of the same structure."""
-        return _adam(self, steps, *_groups(learner))
+        """Return the transformation for a run of `steps` steps; the same one for learners of the same groups."""
+        return _adam(self, steps, _groups(learner))
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,12 @@ class SGD:
     """of the network and the initial weights"""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            _check_rate(name, getattr(self, name))
+        _check_rates(self, "learning_rate", "momentum", "weight_decay")
+        object.__setattr__(self, "falls", tuple(float(fall) for fall in self.falls))
 
     def build(self, learner: AbstractLearner, steps: int) -> optax.GradientTransformation:
-        """Return the transformation for a run of `steps` steps; the same one for learners of the same structure."""
-        return _sgd(self, steps, *_groups(learner))
+        """Return the transformation for a run of `steps` steps; the same one for learners of the same groups."""
+        return _sgd(self, steps, _groups(learner))
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ class StepwiseAdam:
     """largest norm of each array of the gradient"""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "decay", "epsilon"):
-            _check_rate(name, getattr(self, name))
+        _check_rates(self, "learning_rate", "decay", "epsilon")
         for name, clip in (("clip_numbers", self.clip_numbers), ("clip_arrays", self.clip_arrays)):
             if clip is not None and not clip > 0:
                 raise ValueError(f"The optimiser's {name} must be above 0, or left out, got {clip}.")
@@ -105,15 +103,21 @@ class StepwiseAdam:
         return _stepwise_adam(self)
 
 
-def _check_rate(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"The optimiser's {name} must be at least 0 and finite, got {value}.")
+def _check_rates(optimiser: Any, *names: str) -> None:
+    """Raise `ValueError` for what is no rate; make numbers of other libraries plain ones, which can be compared."""
+    for name in names:
+        value = getattr(optimiser, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"The optimiser's {name} must be at least 0 and finite, got {value}.")
+        object.__setattr__(optimiser, name, float(value))
 
 
-def _groups(learner: AbstractLearner) -> tuple[tuple[ParameterGroup, ...], Any]:
-    """Return the group of each meta-parameter, and the structure that they have."""
-    labels, structure = jax.tree.flatten(learner.parameter_groups())
-    return tuple(labels), structure
+Groups = tuple[ParameterGroup, ...]
+
+
+def _groups(learner: AbstractLearner) -> Groups:
+    """Return the group of each array that is meta-learned, in order."""
+    return tuple(jax.tree.leaves(learner.parameter_groups()))
 
 
 # A program is compiled for one transformation. Those that are alike are one and the same, so that trainings that differ
@@ -121,7 +125,7 @@ def _groups(learner: AbstractLearner) -> tuple[tuple[ParameterGroup, ...], Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _adam(settings: Adam, steps: int, labels: tuple[ParameterGroup, ...], structure: Any) -> Any:
+def _adam(settings: Adam, steps: int, groups: Groups) -> Any:
     def schedule(peak: float) -> optax.Schedule:
         rise = max(1, round(settings.warmup * steps))
         return optax.warmup_cosine_decay_schedule(0.0, peak, rise, max(steps, rise + 1))
@@ -132,17 +136,17 @@ def _adam(settings: Adam, steps: int, labels: tuple[ParameterGroup, ...], struct
     )
     scale = optax.adam(schedule(settings.learning_rate))
     horizon = optax.adam(schedule(settings.horizon_learning_rate))
-    return _by_group(labels, structure, network, scale, horizon)
+    return _by_group(groups, network, scale, horizon)
 
 
 @functools.lru_cache(maxsize=64)
-def _sgd(settings: SGD, steps: int, labels: tuple[ParameterGroup, ...], structure: Any) -> Any:
+def _sgd(settings: SGD, steps: int, groups: Groups) -> Any:
     rates = [settings.learning_rate * factor for factor in (1.0, *settings.falls)]
     drops = [round(steps * epoch / 60) for epoch in (19, 39, 49)]
     schedule = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], drops)
     momentum = optax.sgd(schedule, momentum=settings.momentum, nesterov=True)
     network = optax.chain(optax.add_decayed_weights(settings.weight_decay), momentum)
-    return _by_group(labels, structure, network, momentum, momentum)
+    return _by_group(groups, network, momentum, momentum)
 
 
 @functools.lru_cache(maxsize=64)
@@ -164,15 +168,14 @@ def _shorten(gradient: Any, _: Any, longest: float) -> Any:
 
 
 def _by_group(
-    labels: tuple[ParameterGroup, ...],
-    structure: Any,
+    groups: Groups,
     network: optax.GradientTransformation,
     scale: optax.GradientTransformation,
     horizon: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    groups: dict[Hashable, optax.GradientTransformation] = {
+    transformations: dict[Hashable, optax.GradientTransformation] = {
         ParameterGroup.NETWORK: network,
         ParameterGroup.SCALE: scale,
         ParameterGroup.HORIZON: horizon,
     }
-    return optax.partition(groups, jax.tree.unflatten(structure, labels))
+    return optax.partition(transformations, lambda arrays: jax.tree.unflatten(jax.tree.structure(arrays), groups))

@@ -21,7 +21,7 @@ def environment(devices: int, double: bool) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free, and stays so: of those that nothing is given by chance."""
+    """Return a port that is free, of those that systems do not give to whoever asks for any."""
     for port in random.Random().sample(range(12_000, 32_000), 100):
         with socket.socket() as tried, contextlib.suppress(OSError):
             tried.bind(("localhost", port))

@@ -121,7 +121,7 @@ def test_senseless_settings_are_refused(make, message):
 
 
 @pytest.mark.parametrize("settings", [Adam(), SGD(), StepwiseAdam()])
-def test_learners_that_differ_in_numbers_alone_have_one_transformation_and_so_one_program(settings):
+def test_learners_that_differ_in_numbers_alone_have_one_transformation(settings):
     other = COMLN.init(Identity(2), 2, jax.random.key(7), initial_horizon=3.0)
     built = settings.build(LEARNER, 60)
     assert settings.build(other, 60) is built

@@ -2,10 +2,10 @@
 
 Every entrant is a process of its own, with the interpreter of its own virtual environment, and entrants take turns, so
 that a ratio is not that of two moments: heads all of them, meta-steps ours and each other one, since more would not fit
-into the memory together. As two programs may hinder each other, each of the two then takes turns alone as well, half as
-many. A meta-step is the meta-gradient of a batch of tasks; that MAML's and ANIL's compute the same is shown by their
-losses and gradients. Heads are fitted to embeddings of a network that was trained with plain supervision on the
-training classes; where a number must be chosen, tasks of the validation classes choose it.
+into the memory together. As two programs may hinder each other, each of the two then takes turns alone as well, one
+after the other, half as many. A meta-step is the meta-gradient of a batch of tasks; that MAML's and ANIL's compute the
+same is shown by their losses and gradients. Heads are fitted to embeddings of a network that was trained with plain
+supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
                                                          made where they are missing; an hour and a half on two cores
@@ -266,7 +266,7 @@ def entered(stacks, peers, entrants, works):
 
 def turns_of(calls, rounds):
     """Return, by name, the times of entrants that take turns, or why one failed; the others go on then."""
-    found = {name: {"times": []} for name in calls}
+    found: dict[str, dict] = {name: {"times": []} for name in calls}
     for turn in range(rounds):
         for name, call in calls.items():
             times = found[name].get("times")
@@ -293,7 +293,7 @@ def take_turns(peers, entrants, works, rounds):
 
 
 def beside_and_alone(peers, entrants, works, rounds):
-    """Return what `take_turns` does of two entrants, and by name what half as many turns of each alone came to.
+    """Return what `take_turns` does of two entrants, and by name what half as many turns of each alone came to, if any.
 
     The second takes them when the process of the first has ended, and the first then, in a new process.
     """
@@ -302,7 +302,7 @@ def beside_and_alone(peers, entrants, works, rounds):
         with ExitStack() as of_first:
             said, calls = entered([of_first, of_second], peers, entrants, works)
             beside = turns_of(calls, rounds)
-        if "times" not in beside.get(second.name, {}):
+        if not all("times" in beside.get(name, {}) for name in said):
             return told(said, beside), {}
         alone = turns_of({second.name: calls[second.name]}, few)
     return told(said, beside), alone | take_turns(peers, [first], works[:1], few)
@@ -393,12 +393,13 @@ def title(race, shape):
 def race_meta_steps(peers, rounds, only, where):
     """Yield the rows of each race at each shape that `only` is in the title of."""
     for shape in SHAPES:
+        races = {race: entrants for race, entrants in META_STEPS.items() if only in title(race, shape)}
+        if not races:
+            continue
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             arrays = {**images_of(shape), **weights_of(shape)}
-            for race, entrants in META_STEPS.items():
-                if only not in title(race, shape):
-                    continue
+            for race, entrants in races.items():
                 print(title(race, shape), flush=True)
                 checked = [entrant for entrant in entrants if not entrant.work.get("compiled")]
                 doubles = works_of(folder, shape, checked, arrays, np.float64)

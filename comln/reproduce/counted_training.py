@@ -111,7 +111,6 @@ class TrainedCell:
 def train_cell(work: Workspace, cell: Cell, splits: Mapping[str, Split], on_progress: Progress) -> TrainedCell:
     """Train and test each seed that is not there yet."""
     experiment = cell.experiment
-    # One transformation for all seeds: programs are compiled for it.
     runs = []
     for number, seed in enumerate(cell.seeds):
         configuration = {

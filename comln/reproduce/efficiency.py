@@ -50,6 +50,7 @@ from comln.reproduce.meta_gradient_programs import (
     network_program,
     whole_program,
 )
+from comln.reproduce.programs import forget_programs
 from comln.reproduce.workspace import Budget, Workspace
 from comln.run import converter
 
@@ -185,6 +186,7 @@ class Efficiency:
 
 def compute(work: Workspace, spending: Spending) -> Efficiency:
     """Measure what is not there yet, in single precision."""
+    forget_programs()  # of what was reproduced before: these programs need the memory
     with jax.enable_x64(False):
         return _Measuring(work, spending).everything()
 

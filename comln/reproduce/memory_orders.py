@@ -33,6 +33,7 @@ from comln.reproduce.meta_gradient_programs import (
     images_of_task,
     whole_program,
 )
+from comln.reproduce.programs import forget_programs
 from comln.reproduce.workspace import Budget, Workspace
 from comln.run import converter
 
@@ -183,6 +184,7 @@ class Orders:
 
 def compute(work: Workspace, spending: Spending) -> Orders:
     """Compile what was not compiled yet, in single precision. Nothing is run but iMAML of a small network."""
+    forget_programs()  # of what was reproduced before: these programs need the memory
     with jax.enable_x64(False):
         return _compute(work, spending)
 

@@ -92,7 +92,7 @@ def train_for(
 
 
 def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int, seconds: float) -> tuple[float, int]:
-    """Return the seconds that an update takes with the making of its tasks, and its temporary memory.
+    """Return the seconds that an update takes, its tasks at hand, and its temporary memory.
 
     - `seconds`: how long to try.
     """
@@ -117,7 +117,7 @@ def _try_updates(experiment: Experiment, samplers: list[Sampler], seed: int, sec
         state, _, finite = programs[shape](state, batch, key, optimiser, split.augmentation, split.scaling)
         jax.block_until_ready(finite)
         spent.append(time.perf_counter() - began)
-        if len(spent) > TRIAL_STEPS[0] and sum(spent) > seconds:
+        if len(spent) > max(TRIAL_STEPS[0], len(samplers)) and sum(spent) > seconds:
             break
     batches.close()
     return float(np.median(spent[1:])), memory

@@ -279,7 +279,11 @@ def test_playing_moves_along(page):
     # As somebody quick would do it: playing is over in seconds, whatever this process does meanwhile.
     said = page.evaluate("""() => {
         const button = document.getElementById('play'), slider = document.getElementById('time');
-        const pause = () => Number(slider.value) > 20 ? button.click() : requestAnimationFrame(pause);
+        const pause = () => {
+            if (button.textContent !== 'Pause') return;
+            if (Number(slider.value) > 20) button.click();
+            else requestAnimationFrame(pause);
+        };
         button.click();
         requestAnimationFrame(pause);
         return button.textContent;
@@ -289,4 +293,5 @@ def test_playing_moves_along(page):
     until(page, "document.getElementById('play').textContent === 'Play'")
     value = page.get_by_role("slider").input_value()
     assert 20 < int(value) < 1000
+    page.wait_for_timeout(200)
     assert page.get_by_role("slider").input_value() == value

@@ -217,7 +217,7 @@ def test_one_that_fails_alone_keeps_what_it_took_beside_ours(race, tmp_path):
     failing = "serve(lambda work: (iter([0] * 4).__next__, lambda result: {}), {})"
     both = entrants(race, tmp_path, ours=STEADY, failing=failing)
     found = race.in_pairs(tmp_path, both, [{}, {}], 2)
-    assert len(found["failing"]["times"]) == 2 and "alone" in found["failing"]
+    assert len(found["failing"]["times"]) == 2 and len(found["failing"]["alone"]["times"]) == 1
     found = race.in_pairs(tmp_path, both, [{}, {}], 3)
     assert len(found["failing"]["times"]) == len(found["failing"]["times of ours"]) == 3
     assert "StopIteration" in found["failing"]["alone"]["reason"]
@@ -249,3 +249,18 @@ def test_tables_tell_what_each_took_alone_where_it_was_measured(monkeypatch):
     assert other[place : place + 3] == ["3,250 [3,000, 4,000]", "3,800 [3,000, 4,000]", "0.855"]
     rows[1]["alone"] = {"reason": "it failed alone: killed"}
     assert pages.meta_steps(rows)[2][place] == "it failed alone: killed"
+
+
+def test_only_what_is_asked_for_is_raced(race, monkeypatch):
+    monkeypatch.setattr(race, "take_turns", lambda peers, entrants, works, rounds: {entrants[0].name: {"reason": "-"}})
+    monkeypatch.setattr(race, "in_pairs", lambda peers, entrants, *_: {e.name: {"reason": "-"} for e in entrants})
+    monkeypatch.setattr(race, "gap", lambda *_: {})
+    raced = list(race.race_meta_steps(FOLDER, 1, "ANIL, 5 steps: noise", {}))
+    assert [(row["race"], row["shape"]) for row in raced[0][:1]] == [("ANIL, 5 steps", race.SHAPES[1].name)]
+    assert len(raced) == 1
+
+
+def test_where_ours_fails_nobody_goes_on_alone(race, tmp_path):
+    both = entrants(race, tmp_path, ours=DYING, other=STEADY)
+    pair, alone = race.beside_and_alone(tmp_path, both, [{}, {}], 4)
+    assert "reason" in pair["ours"] and len(pair["other"]["times"]) == 4 and alone == {}
