@@ -365,8 +365,8 @@ def race_note(content):
     machines = "; ".join(dict.fromkeys(machine(row) for row in rows))
     by_themselves = BY_THEMSELVES if any("alone" in row for row in rows) else ""
     return (
-        f"{by_themselves}{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: {absent}. "
-        f"Commit {', '.join(dict.fromkeys(commits))}. On {machines}."
+        f"{by_themselves}{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: "
+        f"{absent}. Commit {', '.join(dict.fromkeys(commits))}. On {machines}."
     )
 
 
