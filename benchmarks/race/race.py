@@ -13,6 +13,7 @@ Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
          python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their titles, anew, which name the
                                                          race and the shape; heads are one
+         python benchmarks/race/race.py PEERS --turns=12    so many of each, instead of 20
 Writes:  benchmarks/results/race.json
 """
 
@@ -571,6 +572,10 @@ def main():
         sys.exit(__doc__)
     short = "--short" in sys.argv[1:]
     only = next((word.removeprefix("--only=") for word in sys.argv[1:] if word.startswith("--only=")), "")
+    turns = next((word.removeprefix("--turns=") for word in sys.argv[1:] if word.startswith("--turns=")), "20")
+    if not turns.isdecimal() or int(turns) < FEW:
+        sys.exit(f"--turns must be a whole number from {FEW} on, got {turns!r}.")
+    rounds = FEW if short else int(turns)
     path = HERE.parent / "results" / "race.json"
     titles = [*(title(race, shape) for shape in SHAPES for race in META_STEPS), HEADS_RACE]
     wanted = [name for name in titles if only in name]
@@ -597,14 +602,14 @@ def main():
         if not short:
             path.write_text(json.dumps(result, indent=1) + "\n")
 
-    for rows in race_meta_steps(peers, 3 if short else 20, only, here):
+    for rows in race_meta_steps(peers, rounds, only, here):
         result["meta-steps"] = merged(result["meta-steps"], rows)
         write()
     if HEADS_RACE in wanted:
         supervision = Supervision(Conv4Config(64, scale_output=False), 20 if short else 800)
         made = kept_embeddings(peers / "embeddings", supervision, GlyphsData().load())
         splits = unit_norm(made.splits)
-        result["heads"] = list(race_heads(peers, splits, 20 if short else 300, 3 if short else 20, here))
+        result["heads"] = list(race_heads(peers, splits, 20 if short else 300, rounds, here))
         result["embeddings"] = {"commit": made.commit, "accuracy": made.accuracy, "hash": content_hash(splits)}
         write()
     print(json.dumps(result, indent=1), f"\n{time.perf_counter() - began:.0f} s")

@@ -264,3 +264,10 @@ def test_where_ours_fails_nobody_goes_on_alone(race, tmp_path):
     both = entrants(race, tmp_path, ours=DYING, other=STEADY)
     pair, alone = race.beside_and_alone(tmp_path, both, [{}, {}], 4)
     assert "reason" in pair["ours"] and len(pair["other"]["times"]) == 4 and alone == {}
+
+
+@pytest.mark.parametrize("turns", ["2", "x", "-5", ""])
+def test_senseless_turns_are_refused(race, monkeypatch, tmp_path, turns):
+    monkeypatch.setattr(sys, "argv", ["race.py", str(tmp_path), f"--turns={turns}"])
+    with pytest.raises(SystemExit, match="whole number from 3 on"):
+        race.main()
