@@ -351,8 +351,9 @@ def race():
 
 
 BY_THEMSELVES = """\
-Two programs may hinder each other. In the tables that say "alone", each entrant took up to half as many turns by itself
-too, when the process of ours had ended, and ours then in a new process; that ratio is of the medians. """
+Two programs may hinder each other: beside some entrants of more than 7 GB our own MAML was slower than alone, for a
+reason that we do not know. In the tables that say "alone", each entrant took up to half as many turns by itself too,
+when the process of ours had ended, and ours then in a new process; that ratio is of the medians. """
 
 
 def race_note(content):
@@ -494,14 +495,13 @@ and gradients say: what COMLN gains by the flow is the ratio of our own ANIL's 1
 PyTorch's ratio is the library's. PyTorch's 1000 steps were not compiled, since its compiler would unroll them. ANIL
 is there in both layouts of images in memory, its 1000 steps with the channels last, and MAML task by task in both.
 "First" is the time to the first result, with all compilation, and memory by how much a process itself grew at most
-until then. Beside entrants that take more than 7 GB our own MAML was slower than beside the others, for a reason that
-we do not know (decision 0030 has two of them alone). Ratios of entrants with few turns are not sure. Heads are fitted
-to embeddings of norm one of a network that was trained with plain supervision on the training classes; time is for
-fitting and predicting one task, all heads taking turns; what is chosen was best on tasks of the validation classes,
-of as many numbers for each head, and choosing it is not timed, while the heads with CV in their names choose within
-their time; the reference is logistic regression with the chosen penalty. With one example a class nothing can be held
-out: `GradientFlowClassifierCV` takes its default horizon, with a warning, where `LogisticRegressionCV` refuses.
-`python benchmarks/race/race.py PEERS` repeats it, with a folder for the environments of the others."""
+until then. Ratios of entrants with few turns are not sure. Heads are fitted to embeddings of norm one of a network
+that was trained with plain supervision on the training classes; time is for fitting and predicting one task, all
+heads taking turns; what is chosen was best on tasks of the validation classes, of as many numbers for each head, and
+choosing it is not timed, while the heads with CV in their names choose within their time; the reference is logistic
+regression with the chosen penalty. With one example a class nothing can be held out: `GradientFlowClassifierCV` takes
+its default horizon, with a warning, where `LogisticRegressionCV` refuses. `python benchmarks/race/race.py PEERS`
+repeats it, with a folder for the environments of the others."""
 
 
 def tables_of_accuracy():

@@ -8,8 +8,8 @@ same is shown by their losses and gradients. Heads are fitted to embeddings of a
 supervision on the training classes; where a number must be chosen, tasks of the validation classes choose it.
 
 Run:     python benchmarks/race/race.py PEERS            PEERS: a folder for the environments of the others, which are
-                                                         made where they are missing; an hour and a half on two cores
-                                                         (two fifths of it PyTorch's compiler)
+                                                         made where they are missing; more than an hour and a half on
+                                                         two cores, much of it PyTorch's compiler
          python benchmarks/race/race.py PEERS --short    a few turns of each, and nothing written
          python benchmarks/race/race.py PEERS --only=ANIL    the races with that in their titles, anew, which name the
                                                          race and the shape; heads are one
