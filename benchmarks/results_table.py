@@ -347,13 +347,14 @@ def race():
         body = [head(row, content["reference"]) for row in content["heads"] if row["shots"] == shots]
         title = f"Heads on frozen embeddings, 5-way {shots}-shot"
         tables.append(markdown((title, [HEAD, *body])))
-    return "\n\n".join([RACE, *tables, race_note(content)])
+    alone_as_well = [BY_THEMSELVES] if any("alone" in row for row in rows) else []
+    return "\n\n".join([RACE, *alone_as_well, *tables, race_note(content)])
 
 
 BY_THEMSELVES = """\
 Two programs may hinder each other: beside some entrants of more than 7 GB our own MAML was slower than alone, for a
 reason that we do not know. In the tables that say "alone", each entrant took up to half as many turns by itself too,
-when the process of ours had ended, and ours then in a new process; that ratio is of the medians. """
+when the process of ours had ended, and ours then in a new process; that ratio is of the medians."""
 
 
 def race_note(content):
@@ -364,10 +365,9 @@ def race_note(content):
     commits = [row["commit"] for row in rows] + [number for library, number in numbers if library == "comln"]
     absent = "; ".join(f"{name}: {why}" for name, why in content["peers not raced"].items())
     machines = "; ".join(dict.fromkeys(machine(row) for row in rows))
-    by_themselves = BY_THEMSELVES if any("alone" in row for row in rows) else ""
     return (
-        f"{by_themselves}{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: "
-        f"{absent}. Commit {', '.join(dict.fromkeys(commits))}. On {machines}."
+        f"{embeddings_note(content)}Versions: {named}. Not raced, for what the installer said: {absent}. Commit "
+        f"{', '.join(dict.fromkeys(commits))}. On {machines}."
     )
 
 
